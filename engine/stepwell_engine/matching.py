@@ -1,0 +1,110 @@
+"""Events meet waits: candidates found by value are checked in full, then the waiting steps are resolved."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgpack
+from stepwell.errors import StepwellError
+from stepwell.ids import ulid_ms
+from stepwell.serde.values import unpack
+
+from stepwell_engine.entries import blob_event
+from stepwell_engine.expressions import compile, index_key, lookup  # noqa: A004
+from stepwell_engine.metrics import Metrics
+from stepwell_engine.planning import Work
+from stepwell_engine.store.store import Store
+from stepwell_engine.store.transitions import Transitions
+
+_PAGE: Final = 500
+_NO_VALUE: Final = "0" * 16
+_AT_ONCE: Final = 50
+
+Row = tuple[bytes, bytes, bytes]
+
+
+class Matcher:
+    """Ends the waits that an event matches, on every shard.
+
+    `skew_us` is how far two masters' clocks may differ: a wait that seems to be registered later than
+    the event was accepted, by less than that, is taken to match (a false match is seen and can be
+    filtered by the user; a missed one can't).
+    """
+
+    __slots__ = ("_metrics", "_store", "skew_us")
+
+    def __init__(self, store: Store, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+        self.skew_us = 0
+
+    async def match(self, works: Sequence[Work], awaited: Sequence[Mapping[str, list[str]]]) -> None:
+        """Match events in order; `awaited` has, for each shard, the paths by which a name is waited for."""
+        for start in range(0, len(works), _AT_ONCE):
+            jobs = [
+                self._on_shard(work, shard, paths)
+                for work in works[start : start + _AT_ONCE]
+                for shard, names in zip(self._store.shards, awaited, strict=True)
+                if (paths := names.get(work.entry.name))
+            ]
+            matched = sum(await asyncio.gather(*jobs))
+            if matched:
+                self._metrics.waits_matched.inc(matched)
+
+    async def _on_shard(self, work: Work, shard: Transitions, paths: list[str]) -> int:
+        pages = [page for path in paths if (page := _page(work, path)) is not None]
+        matched = 0
+        while pages:
+            found = await shard.candidates(pages, limit=_PAGE)
+            hits = [hit for rows in found for row in rows if (hit := self._check(work, shard, row))]
+            blob = work.entry.blob
+            done = await asyncio.gather(*(shard.resolve(*hit, "v", blob) for hit in hits))
+            matched += sum(done)
+            # Until a page is empty: the server cuts pages by bytes, so a short one isn't the last.
+            pages = [
+                (name, prefix, rows[-1][0])
+                for (name, prefix, _), rows in zip(pages, found, strict=True)
+                if rows
+            ]
+        return matched
+
+    def _check(self, work: Work, shard: Transitions, row: Row) -> tuple[str, str, str] | None:
+        """The (run, step, registration) to resolve, if the wait really is for this event."""
+        member, record, run_blob = row
+        kind, _due, registered, head, name, *_ = msgpack.unpackb(record, raw=True)
+        bias = self.skew_us if shard.shard != work.shard else 0
+        if kind != b"w" or name.decode() != work.entry.name or work.entry.us + bias < registered:
+            return None
+        details = unpack(head)[3]
+        if not self._wanted(work, details, run_blob):
+            return None
+        item = member[-43:].decode()
+        return item[:26], item[27:], str(int(registered))
+
+    def _wanted(self, work: Work, details: Mapping[str, Any], run_blob: bytes) -> bool:
+        event = work.fields()
+        for path, value in details.get("values") or ():
+            key = index_key(value)
+            if key is None or index_key(lookup(path, event)) != key:
+                return False
+        if not details.get("residual"):
+            return True
+        try:
+            accepted = ulid_ms(run_blob[:26].decode())
+            trigger = blob_event(run_blob, accepted).to_dict()
+            program = compile(details["expression"])
+            return program.evaluate(trigger, event, now_ms=self._store.clock.now_ms()) is True
+        except (StepwellError, ValueError, KeyError):
+            # An expression without a value for this event doesn't match it.
+            return False
+
+
+def _page(work: Work, path: str) -> tuple[str, bytes, bytes] | None:
+    """Where the waits are that look for this event's value at `path` ('' = waits without an equality)."""
+    if not path:
+        return work.entry.name, f"\0{_NO_VALUE}".encode(), b""
+    try:
+        key = index_key(lookup(path, work.fields()))
+    except StepwellError:
+        return None
+    return None if key is None else (work.entry.name, path.encode() + b"\0" + key, b"")

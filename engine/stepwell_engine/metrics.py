@@ -1,0 +1,118 @@
+"""What Stepwell counts, as Prometheus metrics: one object for a process, shared by coordinator and worker.
+
+Importing it starts nothing; counts are added once a batch, never once an event.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["Metrics"]
+
+_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LONG = (*_SHORT, 900, 3600, 7200)
+_FUNCTION = ("app", "function")
+
+
+class Metrics:
+    """The metrics of one process. Labels name apps and functions only, so their number is bounded by the registry.
+
+    `registry` defaults to a fresh one, which `stepwell_engine.health.Health` serves.
+
+        metrics = Metrics()
+        metrics.runs_started.labels("shop", "ship").inc(40)
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry if registry is not None else CollectorRegistry()
+        self._events()
+        self._runs()
+        self._health()
+
+    def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        return Gauge(name, text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, buckets: tuple[float, ...], labels: tuple[str, ...] = ()
+    ) -> Histogram:
+        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+    def _events(self) -> None:
+        self.events_accepted = self._counter(
+            "stepwell_events_accepted_total", "Events taken from the streams, internal ones included."
+        )
+        self.events_unmatched = self._counter(
+            "stepwell_events_unmatched_total", "Events that started no function, filters included."
+        )
+        self.events_poison = self._counter(
+            "stepwell_events_poison_total", "Stream entries given up because they can't be handled."
+        )
+        self.filter_errors = self._counter(
+            "stepwell_filter_errors_total",
+            "Trigger expressions that had no value for an event.",
+            _FUNCTION,
+        )
+        self.waits_matched = self._counter(
+            "stepwell_waits_matched_total", "Waits for an event that one ended."
+        )
+        self.redeliveries = self._counter(
+            "stepwell_redeliveries_total", "Stream entries taken over from another or a failed try."
+        )
+
+    def _runs(self) -> None:
+        self.runs_started = self._counter(
+            "stepwell_runs_started_total", "Runs created by events.", _FUNCTION
+        )
+        self.runs_ended = self._counter(
+            "stepwell_runs_ended_total",
+            "Runs that ended: completed, failed or cancelled.",
+            (*_FUNCTION, "status"),
+        )
+        self.runs_swept = self._counter(
+            "stepwell_runs_swept_total", "Ended runs removed after the retention."
+        )
+        self.step_duration = self._histogram(
+            "stepwell_step_duration_seconds", "Time a step's callback took.", _LONG, _FUNCTION
+        )
+        self.queued_to_started = self._histogram(
+            "stepwell_run_queued_to_started_seconds",
+            "From the moment a run could start to its lease.",
+            _SHORT,
+        )
+        self.timer_lateness = self._histogram(
+            "stepwell_timer_lateness_seconds",
+            "How late the oldest of a batch of sleeps, timeouts and retries was handled.",
+            _SHORT,
+        )
+        self.queue_depth = self._gauge(
+            "stepwell_queue_depth",
+            "Items ready and not leased; each coordinator exports it: take the max.",
+            _FUNCTION,
+        )
+        self.queue_oldest = self._gauge(
+            "stepwell_queue_oldest_seconds", "Age of the oldest run with a ready item.", _FUNCTION
+        )
+
+    def _health(self) -> None:
+        self.lease_losses = self._counter(
+            "stepwell_lease_losses_total", "Leases that ran out or were taken away."
+        )
+        self.redis_errors = self._counter(
+            "stepwell_redis_errors_total", "Calls to the server that failed, before any retry."
+        )
+        self.loop_lag = self._gauge(
+            "stepwell_loop_lag_seconds", "How late the event loop woke at its last sample."
+        )
+        self.workers = self._gauge("stepwell_workers", "Workers whose heartbeat is fresh.")
+
+    def run_ended(self, app: str, function: str, status: str) -> None:
+        """Count the end of a run; `status` is its stored letter: c, f or k."""
+        self.runs_ended.labels(app, function, _STATUS[status]).inc()
+
+    def step_ended(self, app: str, function: str, ms: float) -> None:
+        """Observe how long a step's callback took, in milliseconds."""
+        self.step_duration.labels(app, function).observe(ms / 1000)
+
+
+_STATUS = {"c": "completed", "f": "failed", "k": "cancelled"}

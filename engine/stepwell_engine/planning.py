@@ -1,0 +1,156 @@
+"""What one event comes to: an outcome for each function that wants it, as the record that fixes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import msgpack
+from stepwell.ids import run_entropy
+
+from stepwell_engine.entries import Entry, future_ts
+from stepwell_engine.registry import Registry
+from stepwell_engine.store.transitions import NewRun
+from stepwell_engine.triggers import STARTED, RegisteredFunction, Route
+
+NOT_FOUND: Final = "not_found"
+"""The outcome of an invoke whose function no worker ever registered."""
+
+ERROR: Final = "error"
+"""The outcome of an entry that can't be handled; its record says why."""
+
+# Runs started by the end of another emit no events of their own end: two functions that watch each
+# other would never come to rest.
+_SILENT: Final = frozenset({"inngest/function.finished", "inngest/function.failed"})
+
+
+class Outcome(NamedTuple):
+    """One row of a plan; `run` and `number` are '' when none was started."""
+
+    app: str
+    fn: str
+    outcome: str
+    run: str
+    shard: int
+    number: str = ""
+
+
+class Work:
+    """One event on its way through a batch of `shard`. `target` and `parent` are set on invokes."""
+
+    __slots__ = ("_fields", "entry", "parent", "route", "shard", "target")
+
+    def __init__(self, entry: Entry, route: Route, shard: int) -> None:
+        self.entry = entry
+        self.route = route
+        self.shard = shard
+        self.target: tuple[str, str] | None = None
+        self.parent = ""
+        self._fields: Mapping[str, Any] | None = None
+
+    def fields(self) -> Mapping[str, Any]:
+        """The event as expressions see it, decoded once. Raises ValueError."""
+        if self._fields is None:
+            self._fields = self.entry.decode().to_dict()
+        return self._fields
+
+    def read_target(self) -> None:
+        """Read whom an invoke is for. Raises ValueError."""
+        app, fn, self.parent = msgpack.unpackb(self.entry.extra)
+        self.target = app, fn
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcomes of one event, and what `fanout` needs to bring them about."""
+
+    work: Work
+    rows: Sequence[Outcome]
+
+    @property
+    def local(self) -> bool:
+        """Whether all its runs live on the event's own shard."""
+        return all(row.shard == self.work.shard for row in self.rows if row.run)
+
+    @property
+    def targets(self) -> set[int]:
+        """The shards its runs live on."""
+        return {row.shard for row in self.rows if row.run}
+
+    def record(self) -> bytes:
+        """The event record; it holds the event itself only when no run does."""
+        entry = self.work.entry
+        record: dict[str, Any] = {
+            "name": entry.name,
+            "ts": entry.us // 1000,
+            "shard": self.work.shard,
+            "plan": [row[:5] for row in self.rows],
+        }
+        if not any(row.run for row in self.rows):
+            record["event"] = entry.data
+        packed: bytes = msgpack.packb(record)
+        return packed
+
+    def runs(self, shard: int) -> list[NewRun]:
+        """The runs to create on that shard."""
+        work = self.work
+        entry = work.entry
+        created = entry.us // 1000
+        start = future_ts(entry.data, work.route.name_bytes)
+        blob = entry.blob
+        silent = entry.name in _SILENT
+        return [
+            NewRun(
+                row.run, row.number, row.app, blob, start if start > created else 0, created, silent,
+                work.parent if (row.app, row.fn) == work.target else "",
+            )
+            for row in self.rows
+            if row.run and row.shard == shard
+        ]  # fmt: skip
+
+    def under(self, held: bytes, registry: Registry) -> "Plan":
+        """The plan that an earlier coordinator fixed for the event, which holds instead of this one."""
+        rows: list[Outcome] = []
+        for app, fn, outcome, run, shard in msgpack.unpackb(held)["plan"]:
+            function = registry.find(app, fn)
+            number = function.number if function else ""
+            rows.append(Outcome(app, fn, outcome, run if number else "", shard, number))
+        return Plan(self.work, rows)
+
+
+def plan(work: Work, registry: Registry, now_ms: int) -> Plan:
+    """Decide an event. Raises ValueError when it can't be decoded."""
+    entry = work.entry
+    # The run's id has the accept time of the event's id, which every redelivery carries.
+    stamp = entry.id[:10]
+    rows: list[Outcome] = []
+    if work.target is not None:
+        function = registry.find(*work.target)
+        rows.append(Outcome(*work.target, NOT_FOUND, "", 0) if function is None else _start(function, entry.id, stamp))
+    for function, outcome in work.route.outcomes(work.fields, now_ms):
+        if (function.app, function.fn) == work.target:
+            continue
+        if outcome == STARTED:
+            rows.append(_start(function, entry.id, stamp))
+        else:
+            rows.append(Outcome(function.app, function.fn, outcome, "", function.shard))
+    return Plan(work, rows)
+
+
+def _start(function: RegisteredFunction, event: str, stamp: str) -> Outcome:
+    app, fn, shard = function.app, function.fn, function.shard
+    return Outcome(app, fn, STARTED, stamp + run_entropy(event, app, fn, shard), shard, function.number)
+
+
+def error_record(entry: Entry, home: int, why: str) -> bytes:
+    """The record of an event that can't be handled."""
+    packed: bytes = msgpack.packb(
+        {
+            "name": entry.name,
+            "ts": entry.us // 1000,
+            "shard": home,
+            "plan": [("", "", ERROR, "", home)],
+            "event": entry.data,
+            "error": why[:1000],
+        }
+    )
+    return packed

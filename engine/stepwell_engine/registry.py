@@ -1,0 +1,112 @@
+"""The functions of a namespace: published by workers on shard 0, read by coordinators when a version changes."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgpack
+from stepwell.ids import function_shard
+from stepwell.serde.values import pack, unpack
+
+from stepwell_engine.store.store import Store
+from stepwell_engine.triggers import RegisteredFunction, Route, TriggerIndex
+
+__all__ = ["RegisteredFunction", "Registry", "register"]
+
+_PAGE: Final = 500
+_ERRORS: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+
+logger = logging.getLogger("stepwell.coordinator")
+
+
+class Registry:
+    """All functions as last read. `refresh` reads them again when the version key says so.
+
+    registry = Registry(store)
+    await registry.refresh()
+    registry.find("shop", "ship")
+    """
+
+    __slots__ = ("_by_id", "_by_number", "_index", "_store", "_version", "apps")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version: bytes | None = b""  # no version reads so
+        self._by_id: dict[tuple[str, str], RegisteredFunction] = {}
+        self._by_number: dict[str, RegisteredFunction] = {}
+        self._index = TriggerIndex(())
+        self.apps: tuple[str, ...] = ()
+
+    def find(self, app: str, fn: str) -> RegisteredFunction | None:
+        """The function of that app and id."""
+        return self._by_id.get((app, fn))
+
+    def numbered(self, number: str) -> RegisteredFunction | None:
+        """The function a run's hash names by its number."""
+        return self._by_number.get(number)
+
+    def all(self) -> list[RegisteredFunction]:
+        """Every function."""
+        return list(self._by_id.values())
+
+    def route(self, name: str) -> Route:
+        """Who wants events of that name."""
+        return self._index.route(name)
+
+    def ask(self) -> "asyncio.Future[Any]":
+        """Send the question for the version, to be given to `refresh`: it shares the caller's round trip."""
+        keys = self._store.keys(0)
+        return self._store.server.call(keys.root, "GET", keys.build("functions_version"))
+
+    async def refresh(self, version: "asyncio.Future[Any] | None" = None) -> bool:
+        """Read the functions again if the version changed; whether it did. Raises ServerUnavailableError."""
+        now: bytes | None = await (version or self.ask())
+        if now == self._version:
+            return False
+        keys = self._store.keys(0)
+        flat: list[bytes] = await self._store.server.call(keys.root, "HGETALL", keys.build("functions"))
+        shards = len(self._store.shards)
+        found = [_parse(f, v, shards) for f, v in zip(flat[::2], flat[1::2], strict=True)]
+        self._take([function for function in found if function is not None])
+        # Taken before the functions were read, so a change in between is seen next time.
+        self._version = now
+        return True
+
+    def _take(self, functions: Sequence[RegisteredFunction]) -> None:
+        self._by_id = {(f.app, f.fn): f for f in functions}
+        self._by_number = {f.number: f for f in functions}
+        self._index = TriggerIndex(functions)
+        self.apps = tuple(sorted({f.app for f in functions}))
+
+
+def _parse(field: bytes, value: bytes, shards: int) -> RegisteredFunction | None:
+    try:
+        app, _, fn = field.decode().partition("\0")
+        number, _started, config = msgpack.unpackb(value, raw=True)
+        function = RegisteredFunction(app, fn, str(int(number)), function_shard(app, fn, shards), unpack(config))
+        _ = function.triggers, function.max_crashes
+    except _ERRORS as error:
+        # One function that a newer version published must not keep the others from being served.
+        logger.error("function %r can't be read from the registry and is left out: %s", field, error)
+        return None
+    return function
+
+
+async def register(
+    store: Store, functions: Iterable[tuple[str, str, Mapping[str, Any]]], started_ms: int
+) -> dict[tuple[str, str], str]:
+    """Publish (app, fn, config) of a worker's functions; returns each one's number.
+
+    `started_ms` is the worker's start: the latest start wins, so an old process never overwrites a newer one. Raises ServerError.
+
+        numbers = await register(store, [("shop", "ship", config)], clock.now_ms())
+    """
+    fields = [(f"{app}\0{fn}", pack(dict(config), where="config")) for app, fn, config in functions]
+    numbers: dict[tuple[str, str], str] = {}
+    for start in range(0, len(fields), _PAGE):
+        _, rows = await store.home.register(started_ms, fields[start : start + _PAGE])
+        for field, number, _ in rows:
+            app, _, fn = field.partition("\0")
+            numbers[app, fn] = number
+    return numbers

@@ -1,0 +1,17 @@
+-- candidates.lua  Waits found by name, path and value, for the caller to check in full.
+-- KEYS root
+-- ARGV limit [name prefix after]...
+-- after is the last member of the page before, or ''. Returns, for each, {[member, pending record, event blob of the run]...}.
+local out = {}
+for i = 2, #ARGV, 3 do
+  local name, prefix, after = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local from = after == '' and '[' .. prefix or '(' .. after
+  local found = {}
+  for _, member in ipairs(redis.call('ZRANGEBYLEX', k_waits(name), from, '(' .. prefix .. '\255', 'LIMIT', 0, tonumber(ARGV[1]))) do
+    local item = string.sub(member, #prefix + 1)
+    local f = redis.call('HMGET', k_run(string.sub(item, 1, 26)), 'p:' .. string.sub(item, 28), 'e')
+    if f[1] then found[#found + 1] = { member, f[1], f[2] } end
+  end
+  out[#out + 1] = found
+end
+return out

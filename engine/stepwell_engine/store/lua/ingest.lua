@@ -1,0 +1,38 @@
+-- ingest.lua  Accept the events of one send call on this shard: all or none, once however often the call is retried.
+-- KEYS root
+-- ARGV offset seed seed_ttl max_len dedupe count [kind name encoded entropy id_hash extra]...
+-- entropy: the 16 last characters of the event's id, or a whole id fixed by the shard that owed the event.
+-- Returns {time chars of the ids, {id of the first event for a duplicate, else ''}...}; error FULL when the stream is at its length.
+--- include time, ulid
+local seed, count = ARGV[2], tonumber(ARGV[6])
+local remembered = redis.call('GET', k_send(seed))
+if remembered then return cmsgpack.unpack(remembered) end
+
+local length = redis.call('XLEN', k_events())
+if length + count > tonumber(ARGV[4]) then
+  return redis.error_reply('FULL ' .. length)
+end
+
+local stamp, at = ulid_time(NOW), digits(NOW_US)
+local reply = { stamp }
+local horizon = tonumber(ARGV[5])
+for i = 0, count - 1 do
+  local o = 6 + i * 6
+  local hash, first = ARGV[o + 5], ''
+  local id = #ARGV[o + 4] == 26 and ARGV[o + 4] or stamp .. ARGV[o + 4]
+  if hash ~= '' then
+    -- 13 digits of expiry in engine time, then the first event's id: the TTL is only garbage collection.
+    local known = redis.call('GET', k_event_id(hash))
+    if known and tonumber(string.sub(known, 1, 13)) > NOW then
+      first = string.sub(known, 14)
+    else
+      redis.call('SET', k_event_id(hash), string.format('%013.0f', NOW + horizon) .. id, 'PX', horizon * 2)
+    end
+  end
+  if first == '' then
+    redis.call('XADD', k_events(), '*', 'k', ARGV[o + 1], 'i', id, 'n', ARGV[o + 2], 't', at, 'd', ARGV[o + 3], 'x', ARGV[o + 6])
+  end
+  reply[i + 2] = first
+end
+redis.call('SET', k_send(seed), cmsgpack.pack(reply), 'PX', ARGV[3])
+return reply

@@ -1,0 +1,93 @@
+-- lease.lua  Lease up to `want` items of some lanes to a worker, with the state of their runs.
+-- KEYS root
+-- ARGV offset worker prefix lease_ms want bytes suspects lane...
+-- Functions, then keys of a function, are served in turn by virtual time; within a key resumes go before starts. Each lease has
+-- its own token `<prefix>.<n>` (Lua's random repeats on 6.2). Returns {[item, token, suspect, fields]...}; fields = HGETALL, or {} when the run is
+-- too large for one reply and must be read apart.
+--- include run
+local worker, prefix, lease_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local want, budget, suspects = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local out, count = {}, 0
+local expiries = {}
+
+local function take(item, suspect)
+  local run, suffix = item, ''
+  if #item > 26 then run, suffix = string.sub(item, 1, 26), string.sub(item, 27) end
+  local key = k_run(run)
+  local fields = redis.call('HGETALL', key)
+  local f = {}
+  local size = 0
+  for i = 1, #fields, 2 do
+    f[fields[i]] = fields[i + 1]
+    size = size + #fields[i + 1]
+  end
+  if not f.st or ended(f.st) then return end
+  count = count + 1
+  local token = prefix .. '.' .. count
+  local history = log(f.h, 'L' .. NOW .. ' ' .. worker .. ' ' .. (f.qa or NOW) .. suffix)
+  local su = suspect and '1' or ''
+  if suffix == '' then
+    if f.rs ~= 'q' then return end
+    redis.call('HSET', key, 'st', f.st == 'q' and move(f.st, 'r') or f.st, 'rs', 'l', 'l', token, 'w', worker, 'su', su,
+      'sa', f.sa or NOW, 'h', history)
+  else
+    if not f['p' .. suffix] then return end
+    redis.call('HSET', key, 'l' .. suffix, token, 'w' .. suffix, worker, 'su' .. suffix, su, 'h', history)
+  end
+  expiries[#expiries + 1] = NOW + lease_ms
+  expiries[#expiries + 1] = item
+  if size > budget then fields = {} else budget = budget - size end
+  out[#out + 1] = { item, token, su, fields }
+end
+
+local function serve(lane)
+  local functions = k_ready_fns(lane)
+  while want > 0 and budget > 0 do
+    local head = redis.call('ZRANGE', functions, 0, 0)
+    local fn = head[1]
+    if not fn then return end
+    local keys = k_ready_keys(fn)
+    local key = redis.call('ZRANGE', keys, 0, 0)[1]
+    if not key then
+      redis.call('ZREM', functions, fn)
+    else
+      -- One turn is a share of what is wanted, so that a lone hot key costs one visit and many keys get one item each.
+      local rivals = redis.call('ZCARD', functions) * redis.call('ZCARD', keys)
+      local turn = math.max(1, math.floor(want / rivals))
+      local resumes, starts = k_resumes(fn, key), k_starts(fn, key)
+      local items = redis.call('ZPOPMIN', resumes, turn)
+      local got = #items / 2
+      for i = 1, #items, 2 do take(items[i], false) end
+      if got < turn then
+        items = redis.call('ZPOPMIN', starts, turn - got)
+        got = got + #items / 2
+        for i = 1, #items, 2 do take(items[i], false) end
+      end
+      want = want - got
+      if redis.call('EXISTS', resumes, starts) == 0 then
+        redis.call('ZREM', keys, key)
+        if redis.call('EXISTS', keys) == 0 then redis.call('ZREM', functions, fn) end
+      else
+        redis.call('ZINCRBY', keys, got, key)
+      end
+      if redis.call('ZSCORE', functions, fn) then redis.call('ZINCRBY', functions, got, fn) end
+    end
+  end
+end
+
+for i = 8, #ARGV do
+  local lane = ARGV[i]
+  if suspects > 0 and want > 0 then
+    local item = redis.call('ZPOPMIN', k_suspects(lane))[1]
+    if item then
+      suspects, want = suspects - 1, want - 1
+      take(item, true)
+    end
+  end
+  serve(lane)
+  if redis.call('EXISTS', k_ready_fns(lane)) == 1 then ring(lane) end
+end
+for from = 1, #expiries, 1000 do
+  redis.call('ZADD', k_leases(), unpack(expiries, from, math.min(from + 999, #expiries)))
+end
+return out

@@ -1,0 +1,74 @@
+-- The end of a run, whoever brings it: its own return, a failure, a cancel, a crash too many. One write: status, result, timers and
+-- waits gone, parent told, watchers told, internal events in the stream.
+--- include run
+
+-- Two-character shard at the end of a run id; this shard's own, taken from the root `{ns:shard}`.
+local B32 = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
+local function shard_of(run)
+  local hi = string.find(B32, string.sub(run, 25, 25), 1, true) - 1
+  local lo = string.find(B32, string.sub(run, 26, 26), 1, true) - 1
+  return hi * 32 + lo
+end
+local HERE = tonumber(string.match(ROOT, ':(%d+)}$'))
+
+-- Internal events travel as a reference to the run, whose hash outlives them (the sweep waits for the streams).
+local function emit(name, run)
+  redis.call('XADD', k_events(), '*', 'k', 'f', 'i', '', 'n', name, 't', digits(NOW_US), 'd', run, 'x', '')
+end
+
+local function owe(kind, a, b, c, d)
+  redis.call('XADD', k_outbox(), '*', 'k', kind, 'a', a, 'b', b, 'c', c, 'd', d)
+end
+
+local function resolve_parent(parent, status, value)
+  local run, step = string.sub(parent, 1, 26), string.sub(parent, 28)
+  if shard_of(run) ~= HERE then return owe('r', run, step, status, value) end
+  local f = redis.call('HMGET', k_run(run), 'st', 'p:' .. step)
+  if f[1] and not ended(f[1]) and f[2] then
+    complete(run, step, cmsgpack.unpack(f[2]), status, value)
+  end
+end
+
+-- What still waits on behalf of a run that ends: timers, waits, planned items, children to cancel.
+local function drop_pendings(run)
+  local key = k_run(run)
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    local name = all[i]
+    local kind = string.sub(name, 1, 2)
+    if kind == 'p:' then
+      local step = string.sub(name, 3)
+      local p = cmsgpack.unpack(all[i + 1])
+      unindex(run, step, p)
+      if p[1] == 'i' and p[5] == '1' then owe('c', run, step, p[4], digits(p[3])) end
+      redis.call('HDEL', key, name)
+    elseif kind == 'l:' and all[i + 1] ~= '' then
+      local step = string.sub(name, 3)
+      redis.call('ZREM', k_leases(), run .. ':' .. step)
+      tell(redis.call('HGET', key, 'w:' .. step), 'c' .. run)
+    end
+  end
+end
+
+-- f: st, np, ne, pa as read by the caller.
+local function finish(run, to, payload, f, extra)
+  local key = k_run(run)
+  move(f.st, to)
+  if f.np and f.np ~= '0' and f.np ~= '' or f.distributed then drop_pendings(run) end
+  redis.call('HSET', key, 'st', to, 'rs', '', 'l', '', 'np', '0', 'ea', NOW, to == 'c' and 'o' or 'er', payload, unpack(extra))
+  redis.call('ZADD', k_ended(), NOW, run)
+  if not f.ne then
+    if to == 'f' then emit('inngest/function.failed', run) end
+    if to == 'k' then emit('inngest/function.cancelled', run) end
+    emit('inngest/function.finished', run)
+  end
+  if f.pa then resolve_parent(f.pa, to == 'c' and 'v' or 'e', payload) end
+  local watchers = redis.call('SMEMBERS', k_watchers(run))
+  if #watchers > 0 then
+    for _, watcher in ipairs(watchers) do
+      redis.call('RPUSH', k_reply(watcher), run)
+      redis.call('PEXPIRE', k_reply(watcher), 600000)
+    end
+    redis.call('DEL', k_watchers(run))
+  end
+end

@@ -1,0 +1,52 @@
+"""What a server says about itself, read once at the start and by `stepwell doctor`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stepwell_engine.store.url import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """One server's INFO, as far as Stepwell depends on it."""
+
+    endpoint: Endpoint
+    product: str  # "redis" or "valkey"
+    version: tuple[int, ...]  # of the Redis features: Valkey reports the Redis it is equal to
+    product_version: str
+    role: str  # "master" or "slave", the server's words
+    cluster: bool
+    loading: bool
+    aof: bool
+    maxmemory: int  # bytes, 0 = no bound
+    maxmemory_policy: str
+    used_memory: int  # bytes
+    master: str = ""  # of a replica, "host:port"
+    appendfsync: str = ""  # empty: CONFIG is forbidden to us
+    clock_ms: int = 0  # the server's TIME
+
+    @classmethod
+    def parse(cls, endpoint: Endpoint, info: bytes) -> "ServerInfo":
+        """Reads the reply to INFO."""
+        lines = (line.partition(":") for line in info.decode(errors="replace").splitlines())
+        got = {name: value.strip() for name, colon, value in lines if colon}
+        version = got.get("redis_version", "0")
+        return cls(
+            endpoint=endpoint,
+            product=got.get("server_name", "redis"),
+            version=tuple(int(part) for part in version.split(".") if part.isdigit()),
+            product_version=got.get("valkey_version", version),
+            role=got.get("role", "master"),
+            cluster=got.get("cluster_enabled") == "1",
+            loading=got.get("loading") == "1",
+            aof=got.get("aof_enabled") == "1",
+            maxmemory=int(got.get("maxmemory", 0)),
+            maxmemory_policy=got.get("maxmemory_policy", ""),
+            used_memory=int(got.get("used_memory", 0)),
+            master=f"{got['master_host']}:{got['master_port']}" if "master_host" in got else "",
+        )
+
+
+def time_ms(reply: list[Any]) -> int:
+    """The reply to TIME in milliseconds."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000

@@ -1,0 +1,266 @@
+"""Typed stubs of the Lua transitions of one shard: the only callers of the scripts.
+
+Each method is one script, so one atomic write. All of them may be sent again after a lost reply; the scripts' headers say why.
+"""
+
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from stepwell.clock import Clock
+from stepwell_engine.store.keys import Keys
+from stepwell_engine.store.nodes import Server
+from stepwell_engine.store.scripts import Script, load
+
+Arg = bytes | str | int | float
+
+
+class NewEvent(NamedTuple):
+    """An event on its way into a stream. `kind`: u user · v invoked (extra = target). `id_hash` '' = no de-duplication."""
+
+    name: str
+    encoded: bytes
+    entropy: str
+    id_hash: str = ""
+    kind: str = "u"
+    extra: bytes = b""
+
+
+class NewRun(NamedTuple):
+    """A run to create: where it goes, what it was started by, and when it may start (ms, 0 = now)."""
+
+    run_id: str
+    number: str
+    lane: str
+    blob: bytes
+    start_ms: int
+    created_ms: int
+    no_emit: bool = False
+    parent: str = ""
+    key: str = ""
+
+    def args(self) -> tuple[Arg, ...]:
+        """The ten arguments of fanout.lua."""
+        score = self.created_ms
+        return (
+            self.run_id, self.number, self.lane, self.blob, self.start_ms, self.created_ms,
+            "1" if self.no_emit else "", self.parent, self.key, score,
+        )  # fmt: skip
+
+
+class Leased(NamedTuple):
+    """One leased item: `step` is '' for the root. `fields` is the run's hash, empty when it must be read apart."""
+
+    run_id: str
+    step: str
+    token: str
+    suspect: bool
+    fields: dict[bytes, bytes]
+
+
+class Expired(NamedTuple):
+    """A lease past its time."""
+
+    item: str
+    token: str
+    number: str
+    worker: str
+    alive: bool
+    suspect: bool
+    crashes: int
+    started: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DueReply:
+    """What due.lua did and when to call it again (ms, None = nothing scheduled)."""
+
+    handled: int
+    late_ms: int
+    next_due: float | None
+    next_expiry: float | None
+
+
+class Transitions:
+    """The transitions of one shard, on one server.
+
+    >>> shard = Transitions(server, Keys("stepwell", 0), clock)
+    >>> await shard.cancel(run_id, error=payload, grace_ms=10_000)
+    'k'
+    """
+
+    __slots__ = ("_clock", "_keys", "_root", "_scripts", "_server", "keys", "shard")
+
+    def __init__(self, server: Server, keys: Keys, clock: Clock, *, strict: bool = False) -> None:
+        self._server = server
+        self._clock = clock
+        self.keys = keys
+        self._root = (keys.root,)
+        self.shard = int(keys.root.rpartition(":")[2][:-1])
+        self._scripts = {name: load(name).strict() if strict else load(name) for name in NAMES}
+
+    def _call(self, name: str, *args: Arg, deadline: float | None = None) -> Awaitable[Any]:
+        script: Script = self._scripts[name]
+        return self._server.script(self.keys.root, script, self._root, args, deadline=deadline)
+
+    async def ingest(
+        self, seed: str, events: Sequence[NewEvent], *, max_len: int, dedupe_ms: int, deadline: float | None
+    ) -> tuple[str, list[str]]:
+        """Accept events; returns the time characters of their ids and, for each, the first event's id if a duplicate."""
+        args: list[Arg] = [self._clock.offset_ms, seed, 3_600_000, max_len, dedupe_ms, len(events)]
+        for e in events:
+            args += (e.kind, e.name, e.encoded, e.entropy, e.id_hash, e.extra)
+        reply = await self._call("ingest", *args, deadline=deadline)
+        return reply[0].decode(), [first.decode() for first in reply[1:]]
+
+    async def fanout(
+        self,
+        group: str,
+        entries: Sequence[Arg],
+        records: Sequence[tuple[str, bytes]],
+        runs: Sequence[NewRun],
+        *,
+        record_ttl_ms: int,
+    ) -> int:
+        """Create runs, write event records and acknowledge the entries that caused them."""
+        args: list[Arg] = [self._clock.offset_ms, group, record_ttl_ms, len(entries), *entries, len(records)]
+        for event, record in records:
+            args += (event, record)
+        args.append(len(runs))
+        for run in runs:
+            args += run.args()
+        return int(await self._call("fanout", *args))
+
+    async def plan(self, event: str, record: bytes, *, ttl_ms: int) -> bytes:
+        """Fix an event's fan-out plan; returns the plan that holds."""
+        return bytes(await self._call("plan", event, record, ttl_ms))
+
+    async def lease(
+        self, worker: str, prefix: str, lanes: Sequence[str], *, want: int, lease_ms: int, suspects: int,
+        max_bytes: int = 1_048_576,
+    ) -> list[Leased]:  # fmt: skip
+        """Lease up to `want` items of `lanes`, at most `suspects` of them suspects."""
+        reply = await self._call(
+            "lease", self._clock.offset_ms, worker, prefix, lease_ms, want, max_bytes, suspects, *lanes
+        )
+        return [leased(item) for item in reply]
+
+    def commit(
+        self, run: str, step: str, token: str, dv: int, clause: Sequence[Arg], ops: Iterable[Arg] = ()
+    ) -> Awaitable[list[bytes]]:
+        """Send one commit: `clause` is its letter with up to three arguments, `ops` the flat list of operations.
+
+        At most about 2,000 operations a commit (Lua's stack). The reply is [code, dv].
+        """
+        padded = (*clause, "", "", "")[:4]
+        return self._call("commit", self._clock.offset_ms, run, step, token, dv, *padded, *ops)
+
+    async def due(self, *, limit: int, horizon_ms: int, timeout_error: bytes, cancelled_error: bytes) -> DueReply:
+        """Let what is due happen, at most `limit` items."""
+        r = await self._call("due", self._clock.offset_ms, limit, horizon_ms, timeout_error, cancelled_error)
+        return DueReply(int(r[0]), int(r[1]), float(r[2]) if r[2] else None, float(r[3]) if r[3] else None)
+
+    async def renew(
+        self, worker: str, items: Iterable[tuple[str, str]], *, alive_ms: int, lease_ms: int
+    ) -> list[str]:
+        """Heartbeat; returns the items whose lease was lost."""
+        args: list[Arg] = [self._clock.offset_ms, worker, alive_ms, lease_ms]
+        for item, token in items:
+            args += (item, token)
+        return [item.decode() for item in await self._call("renew", *args)]
+
+    async def expired(self, limit: int) -> list[Expired]:
+        """Leases past their time."""
+        reply = await self._call("expired", self._clock.offset_ms, limit)
+        return [
+            Expired(i.decode(), t.decode(), f.decode(), w.decode(), bool(a), su == b"1", int(cr or 0), ss)
+            for i, t, f, w, a, su, cr, ss in reply
+        ]
+
+    async def reclaim(self, items: Iterable[tuple[str, str, int, bytes]]) -> list[tuple[str, str]]:
+        """Take expired leases away: (item, token, max_crashes, error payload) → (item, outcome)."""
+        args: list[Arg] = [self._clock.offset_ms]
+        for item in items:
+            args += item
+        return [(item.decode(), outcome.decode()) for item, outcome in await self._call("reclaim", *args)]
+
+    async def started(self, run: str, step: str, token: str, what: bytes) -> bool:
+        """A suspect names the step it is about to run; False when its lease is lost."""
+        return bool(await self._call("started", run, step, token, what))
+
+    async def awaited(self, names: Sequence[str]) -> list[list[str]]:
+        """For each event name, the paths by which this shard's waits look for it."""
+        return [[p.decode() for p in paths] for paths in await self._call("awaited", *names)]
+
+    async def candidates(
+        self, pages: Sequence[tuple[str, bytes, bytes]], *, limit: int = 500
+    ) -> list[list[tuple[bytes, bytes, bytes]]]:
+        """Waits by (name, prefix, after): for each, up to `limit` (member, pending record, the run's event blob)."""
+        args: list[Arg] = [limit]
+        for page in pages:
+            args += page
+        return [[(m, p, e) for m, p, e in found] for found in await self._call("candidates", *args)]
+
+    async def resolve(
+        self, run: str, step: str, registered: str, status: str, value: bytes, *, early: bool = False
+    ) -> bool:
+        """Deliver a result to a waiting step; False when it waits no more."""
+        return bool(
+            await self._call("resolve", self._clock.offset_ms, run, step, registered, status, value, "1" if early else "")
+        )
+
+    async def cancel(self, run: str, *, error: bytes, grace_ms: int, tombstone: str = "") -> str:
+        """Cancel a run; returns its status letter after the call, '' when unknown."""
+        return bytes(await self._call("cancel", self._clock.offset_ms, run, error, grace_ms, tombstone)).decode()
+
+    async def signal_reserve(
+        self, hash_: str, run: str, step: str, *, expiry_ms: int, replace: str = ""
+    ) -> tuple[bool, str, bytes | None]:
+        """Claim a signal for a step: (taken?, holder, value held for it)."""
+        r = await self._call("signal_reserve", self._clock.offset_ms, hash_, run, step, expiry_ms, replace)
+        return bool(r[0]), r[1].decode(), r[2] if len(r) > 2 else None
+
+    async def signal_send(self, hash_: str, value: bytes, *, hold_ms: int = 0, stale: str = "") -> str:
+        """The holder ("run:step") a signal is for, or '' when nobody waits (held for `hold_ms`)."""
+        return bytes(await self._call("signal_send", self._clock.offset_ms, hash_, value, hold_ms, stale)).decode()
+
+    async def signal_free(self, hash_: str, holder: str) -> bool:
+        """Drop a delivered signal's reservation."""
+        return bool(await self._call("signal_free", hash_, holder))
+
+    async def namespace(self, shards: int, schema: int, *, deadline: float | None = None) -> tuple[int, int]:
+        """Open the namespace (shard 0 only); returns the stored (shards, schema)."""
+        stored = await self._call("namespace", shards, schema, deadline=deadline)
+        return int(stored[0]), int(stored[1])
+
+    async def register(
+        self, started_ms: int, configs: Iterable[tuple[str, bytes]]
+    ) -> tuple[int, list[tuple[str, str, bool]]]:
+        """Publish functions (shard 0 only): registry version and (field, number, written?) of each."""
+        args: list[Arg] = [started_ms]
+        for field, config in configs:
+            args += (field, config)
+        version, rows = await self._call("register", *args)
+        return int(version), [(f.decode(), str(int(n)), bool(w)) for f, n, w in rows]
+
+    async def watch(self, run: str, watcher: str, *, ttl_ms: int) -> str:
+        """Ask to be told of a run's end; returns its status letter now, '' when unknown."""
+        return bytes(await self._call("watch", run, watcher, ttl_ms)).decode()
+
+    async def sweep(self, before_ms: int, *, limit: int) -> int:
+        """Remove runs that ended before `before_ms`."""
+        return int(await self._call("sweep", before_ms, limit))
+
+
+NAMES = (
+    "ingest", "fanout", "plan", "lease", "commit", "due", "renew", "expired", "reclaim", "started", "awaited", "candidates",
+    "resolve", "cancel", "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
+)  # fmt: skip
+
+
+def leased(item: list[Any]) -> Leased:
+    """Parse one reply row of lease.lua."""
+    name: str = item[0].decode()
+    flat: list[bytes] = item[3]
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Leased(name[:26], name[27:], item[1].decode(), item[2] == b"1", fields)

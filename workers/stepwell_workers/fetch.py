@@ -1,0 +1,153 @@
+"""Getting work: lease while there are free slots, block on the doorbells while there is none.
+
+A ring names a shard that has work for an app; at most one waits per shard and app. A ring may be lost with the worker that took it, so each
+block ends after `BLOCK` seconds with one look of its own: that is the bound on how long such work can wait.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from stepwell.errors import StepwellError
+from stepwell_engine.store.transitions import Leased, Transitions
+
+if TYPE_CHECKING:
+    from stepwell_engine.store.store import Store
+
+BLOCK = 10.0
+MOST = 200
+# Leases are worth batching: with fewer free slots than this share, give runs a moment to end.
+LOW_WATER = 4
+MOMENT = 0.001
+
+
+class Fetcher:
+    """Leases items of `lanes` and hands each to `begin`, never more than `slots` at once."""
+
+    def __init__(
+        self,
+        store: "Store",
+        lanes: Sequence[str],
+        worker_id: str,
+        *,
+        slots: int,
+        lease_ms: int,
+        begin: Callable[[Transitions, Leased], None],
+        on_poll: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._lanes = list(lanes)
+        self._worker_id = worker_id
+        self._slots = slots
+        self._lease_ms = lease_ms
+        self._begin = begin
+        self._on_poll = on_poll
+        self._active = 0
+        self._suspects = 0
+        self._serial = 0
+        self._rung: set[int] = set(range(len(store.shards)))
+        self._changed = asyncio.Event()
+        self.stopping = False
+
+    @property
+    def saturated(self) -> bool:
+        """No slot is free."""
+        return self._active >= self._slots
+
+    @property
+    def active(self) -> int:
+        """Items in hand."""
+        return self._active
+
+    def released(self, *, suspect: bool) -> None:
+        """An item's entry is over."""
+        self._active -= 1
+        if suspect:
+            self._suspects -= 1
+            self._rung.update(range(len(self._store.shards)))
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Lease no more."""
+        self.stopping = True
+        self._changed.set()
+
+    async def lease_loop(self) -> None:
+        """Lease from the shards that rang, until each has nothing left."""
+        hot: set[int] = set()
+        while not self.stopping:
+            self._changed.clear()
+            hot |= self._rung
+            self._rung.clear()
+            free = self._slots - self._active
+            if not hot or free <= 0:
+                await self._changed.wait()
+                continue
+            if free < self._slots // LOW_WATER:
+                await asyncio.sleep(MOMENT)
+                free = self._slots - self._active
+            chosen = sorted(hot)[:free]
+            each = min(MOST, max(1, free // len(chosen)))
+            try:
+                counts = await asyncio.gather(*(self._lease(shard, each) for shard in chosen))
+            except StepwellError:
+                await asyncio.sleep(1.0)
+                continue
+            hot -= {shard for shard, count in zip(chosen, counts, strict=True) if count < each}
+            self._on_poll()
+
+    async def _lease(self, shard: int, want: int) -> int:
+        transitions = self._store.shards[shard]
+        self._serial += 1
+        allowance = 1 if self._suspects == 0 else 0
+        self._suspects += allowance
+        taken: list[Leased] = []
+        try:
+            taken = await transitions.lease(
+                self._worker_id,
+                f"{self._worker_id[-6:]}.{self._serial}",
+                self._lanes,
+                want=want,
+                lease_ms=self._lease_ms,
+                suspects=allowance,
+            )
+        finally:
+            self._suspects -= allowance
+        for leased in taken:
+            self._active += 1
+            if leased.suspect:
+                self._suspects += 1
+            self._begin(transitions, leased)
+        return len(taken)
+
+    def bell_groups(self) -> list[list[tuple[str, int]]]:
+        """The bells that one blocking call may watch together, with their shards."""
+        shard_of = {
+            self._store.keys(shard).build("bell", lane): shard
+            for shard in range(len(self._store.shards))
+            for lane in self._lanes
+        }
+        groups = self._store.server.same_node(shard_of)
+        return [[(key, shard_of[key]) for key in group] for group in groups]
+
+    async def bell_loop(self, group: Sequence[tuple[str, int]]) -> None:
+        """Wait for rings of one group of bells, while there are free slots."""
+        shards = dict(group)
+        keys = list(shards)
+        while not self.stopping:
+            if self.saturated:
+                await asyncio.sleep(MOMENT * 10)
+                continue
+            try:
+                reply = await self._store.server.blocking(
+                    keys[0], "BLPOP", *keys, BLOCK, timeout=BLOCK, label="bell"
+                )
+            except StepwellError:
+                await asyncio.sleep(1.0)
+                continue
+            if reply is None:
+                self._rung.update(shards.values())
+            else:
+                self._rung.add(shards[reply[0].decode()])
+            self._on_poll()
+            self._changed.set()

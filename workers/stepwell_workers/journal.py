@@ -1,0 +1,44 @@
+"""The commits of one entry of a run: what is written, in order, under its lease's token."""
+
+from collections.abc import Callable, Sequence
+
+from stepwell_engine.store.transitions import Arg, Transitions
+
+# The replies of commit.lua after which an entry may go on.
+GOES_ON = frozenset({"OK", "AGAIN", "STUCK"})
+
+
+class Journal:
+    """Sends commits and follows `dv`, the count of results that reached the run from outside.
+
+    `on_news` is called when a reply shows a `dv` that was not known: something arrived for a parked step. `held` operations (timers and
+    waits of parked steps) are kept for the next commit, so that parking and suspending is one write.
+    """
+
+    __slots__ = ("_on_news", "_shard", "dv", "held", "run_id", "step", "token")
+
+    def __init__(
+        self, shard: Transitions, run_id: str, step: str, token: str, dv: int, on_news: Callable[[], None]
+    ) -> None:
+        self._shard = shard
+        self._on_news = on_news
+        self.run_id = run_id
+        self.step = step
+        self.token = token
+        self.dv = dv
+        self.held: list[Arg] = []
+
+    async def commit(self, clause: Sequence[Arg], ops: Sequence[Arg] = (), *, with_held: bool = True) -> str:
+        """One commit; returns the reply's code."""
+        if with_held and self.held:
+            ops = (*self.held, *ops)
+            self.held = []
+        reply = await self._shard.commit(self.run_id, self.step, self.token, self.dv, clause, ops)
+        code = reply[0].decode()
+        if int(reply[1]) != self.dv and code == "OK":
+            self._on_news()
+        return code
+
+    async def go_on(self, ops: Sequence[Arg]) -> str:
+        """A commit in the middle of an entry."""
+        return await self.commit(("N",), ops)

@@ -1,0 +1,91 @@
+"""How an entry's end becomes a commit: returned, failed, to be retried, cancelled."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from stepwell.errors import StepwellError
+from stepwell.serde.values import pack
+from stepwell_engine.store.transitions import Arg
+from stepwell_workers import attempts, memo, outgoing
+from stepwell_workers.errors import StepUnexpectedError, StuckError
+
+if TYPE_CHECKING:
+    from stepwell_workers.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A clause for commit.lua, and what it means for people: `status` is a letter of the run's status, '' when it goes on."""
+
+    clause: tuple[Arg, ...]
+    status: str
+    error: BaseException | None = None
+    payload: dict[str, Any] | None = None
+    quiet: bool = False
+
+
+_NOTHING = pack(None, where="output")
+
+
+def of_value(entry: "Entry", value: Any) -> Outcome:
+    """The function returned."""
+    if value is None:
+        return Outcome(("F", "c", _NOTHING, b""), "c")
+    try:
+        codec = entry.services.codec(entry.function.handler, entry.function.output_type)
+        packed = pack(value if codec is None else codec.dump(value), where="output")
+        outgoing.over("the function's output", len(packed), entry.services.limits.step_output_bytes, "step_output_bytes")
+    except StepwellError as error:
+        return of_error(entry, error)
+    return Outcome(("F", "c", packed, b""), "c")
+
+
+def of_error(entry: "Entry", error: BaseException) -> Outcome:
+    """The function raised: the run is retried later, or fails."""
+    blob = entry.fields.get(b"t:")
+    now = entry.services.clock.now_ms()
+    verdict = attempts.judge(error, blob, entry.function, entry.services.random, now)
+    tried = memo.add_attempt(blob, entry.services.worker_id, entry.started_ms, now, verdict.payload)
+    if verdict.delay_ms is not None:
+        return Outcome(("R", verdict.delay_ms, tried), "", error, verdict.payload, verdict.quiet)
+    failed = pack(verdict.payload, where="error")
+    return Outcome(("F", "f", failed, tried), "f", error, verdict.payload, verdict.quiet)
+
+
+def self_cancelled() -> Outcome:
+    """The function's own code cancelled its task."""
+    error = StepwellError("the function's task was cancelled by its own code, not by Stepwell")
+    payload = attempts.payload(error)
+    return Outcome(("F", "f", pack(payload, where="error"), b""), "f", error, payload)
+
+
+def cancelled(packed: bytes) -> Outcome:
+    """The run was cancelled; `packed` is the recorded reason."""
+    return Outcome(("F", "k", packed), "k")
+
+
+def stuck(entry: "Entry") -> Outcome:
+    """Everything waits, and nothing would ever wake it."""
+    error = StuckError(
+        f"run {entry.run_id} of {entry.function.id} waits for something that is not a step; "
+        "await only steps, or plain awaitables that finish by themselves"
+    )
+    return of_error(entry, error)
+
+
+def target_missed(entry: "Entry") -> Outcome:
+    """The planned step this item is for was not reached."""
+    error = StepUnexpectedError(
+        f"a planned step of {entry.function.id} was not reached when its own item ran; "
+        "its code changed, or the order of steps depends on something that is not recorded"
+    )
+    return of_error(entry, error)
+
+
+async def through_middleware(entry: "Entry", end: Outcome) -> Outcome:
+    """Let `transform_output` change a function's output or error, when there is middleware."""
+    stack = entry.middleware
+    if stack is None or not end.status:
+        return end
+    changed = await stack.finish(end)
+    return end if changed is None else of_value(entry, changed.output)
