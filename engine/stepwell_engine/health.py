@@ -11,6 +11,7 @@ from typing import Final, Self, cast
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
 from stepwell.errors import ConfigError
 
 MAX_AGE: Final = 30.0

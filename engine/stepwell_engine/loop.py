@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from stepwell.errors import ServerError
-
 from stepwell_engine.metrics import Metrics
 
 FIRST_BACKOFF: Final = 0.1
@@ -26,6 +25,11 @@ _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", None)
 def boot_seconds() -> float:
     """Seconds on a clock that also runs while the process or its machine is suspended."""
     return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
+
+
+def time_ms(reply: list[bytes]) -> int:
+    """The reply to TIME in milliseconds."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
 
 class Backoff:

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import msgpack
 from stepwell.errors import StepwellError
 from stepwell.ids import ulid_ms
 from stepwell.serde.values import unpack
-
+from stepwell_engine import luapack
 from stepwell_engine.entries import blob_event
 from stepwell_engine.expressions import compile, index_key, lookup  # noqa: A004
+from stepwell_engine.expressions.values import FaultError
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.planning import Work
 from stepwell_engine.store.store import Store
@@ -38,7 +38,9 @@ class Matcher:
         self._metrics = metrics
         self.skew_us = 0
 
-    async def match(self, works: Sequence[Work], awaited: Sequence[Mapping[str, list[str]]]) -> None:
+    async def match(
+        self, works: Sequence[Work], awaited: Sequence[Mapping[str, list[str]]]
+    ) -> None:
         """Match events in order; `awaited` has, for each shard, the paths by which a name is waited for."""
         for start in range(0, len(works), _AT_ONCE):
             jobs = [
@@ -71,7 +73,7 @@ class Matcher:
     def _check(self, work: Work, shard: Transitions, row: Row) -> tuple[str, str, str] | None:
         """The (run, step, registration) to resolve, if the wait really is for this event."""
         member, record, run_blob = row
-        kind, _due, registered, head, name, *_ = msgpack.unpackb(record, raw=True)
+        kind, _due, registered, head, name, *_ = luapack.read(record)
         bias = self.skew_us if shard.shard != work.shard else 0
         if kind != b"w" or name.decode() != work.entry.name or work.entry.us + bias < registered:
             return None
@@ -94,7 +96,7 @@ class Matcher:
             trigger = blob_event(run_blob, accepted).to_dict()
             program = compile(details["expression"])
             return program.evaluate(trigger, event, now_ms=self._store.clock.now_ms()) is True
-        except (StepwellError, ValueError, KeyError):
+        except (StepwellError, FaultError, ValueError, KeyError):
             # An expression without a value for this event doesn't match it.
             return False
 
@@ -105,6 +107,6 @@ def _page(work: Work, path: str) -> tuple[str, bytes, bytes] | None:
         return work.entry.name, f"\0{_NO_VALUE}".encode(), b""
     try:
         key = index_key(lookup(path, work.fields()))
-    except StepwellError:
+    except FaultError:
         return None
     return None if key is None else (work.entry.name, path.encode() + b"\0" + key, b"")

@@ -40,7 +40,8 @@ class Metrics:
 
     def _events(self) -> None:
         self.events_accepted = self._counter(
-            "stepwell_events_accepted_total", "Events taken from the streams, internal ones included."
+            "stepwell_events_accepted_total",
+            "Events taken from the streams, internal ones included.",
         )
         self.events_unmatched = self._counter(
             "stepwell_events_unmatched_total", "Events that started no function, filters included."

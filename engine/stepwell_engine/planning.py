@@ -1,12 +1,13 @@
 """What one event comes to: an outcome for each function that wants it, as the record that fixes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import msgpack
-from stepwell.ids import run_entropy
 
+from stepwell.ids import run_entropy
+from stepwell.serde.values import unpack
 from stepwell_engine.entries import Entry, future_ts
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.transitions import NewRun
@@ -21,6 +22,10 @@ ERROR: Final = "error"
 # Runs started by the end of another emit no events of their own end: two functions that watch each
 # other would never come to rest.
 _SILENT: Final = frozenset({"inngest/function.finished", "inngest/function.failed"})
+
+
+# Records hold nothing that needs the checks of `serde.pack`, and one is written for every event.
+_pack = cast("Callable[[Any], bytes]", cast("Any", msgpack).packb)
 
 
 class Outcome(NamedTuple):
@@ -55,7 +60,7 @@ class Work:
 
     def read_target(self) -> None:
         """Read whom an invoke is for. Raises ValueError."""
-        app, fn, self.parent = msgpack.unpackb(self.entry.extra)
+        app, fn, self.parent = unpack(self.entry.extra)
         self.target = app, fn
 
 
@@ -87,8 +92,7 @@ class Plan:
         }
         if not any(row.run for row in self.rows):
             record["event"] = entry.data
-        packed: bytes = msgpack.packb(record)
-        return packed
+        return _pack(record)
 
     def runs(self, shard: int) -> list[NewRun]:
         """The runs to create on that shard."""
@@ -110,7 +114,7 @@ class Plan:
     def under(self, held: bytes, registry: Registry) -> "Plan":
         """The plan that an earlier coordinator fixed for the event, which holds instead of this one."""
         rows: list[Outcome] = []
-        for app, fn, outcome, run, shard in msgpack.unpackb(held)["plan"]:
+        for app, fn, outcome, run, shard in unpack(held)["plan"]:
             function = registry.find(app, fn)
             number = function.number if function else ""
             rows.append(Outcome(app, fn, outcome, run if number else "", shard, number))
@@ -125,7 +129,11 @@ def plan(work: Work, registry: Registry, now_ms: int) -> Plan:
     rows: list[Outcome] = []
     if work.target is not None:
         function = registry.find(*work.target)
-        rows.append(Outcome(*work.target, NOT_FOUND, "", 0) if function is None else _start(function, entry.id, stamp))
+        rows.append(
+            Outcome(*work.target, NOT_FOUND, "", 0)
+            if function is None
+            else _start(function, entry.id, stamp)
+        )
     for function, outcome in work.route.outcomes(work.fields, now_ms):
         if (function.app, function.fn) == work.target:
             continue
@@ -136,14 +144,40 @@ def plan(work: Work, registry: Registry, now_ms: int) -> Plan:
     return Plan(work, rows)
 
 
+def start_all(
+    entry: Entry, functions: Sequence[RegisteredFunction], name_bytes: int, shard: int
+) -> tuple[list[NewRun], bytes]:
+    """`plan` for what most events are: wanted by `functions`, which ask for nothing and live on its shard.
+
+    Gives the runs and the record, equal to those of a Plan at half its price.
+    """
+    event = entry.id
+    stamp = event[:10]
+    created = entry.us // 1000
+    start = future_ts(entry.data, name_bytes)
+    if start <= created:
+        start = 0
+    blob = event.encode() + entry.data
+    rows: list[tuple[str, str, str, str, int]] = []
+    runs: list[NewRun] = []
+    for function in functions:
+        app, fn = function.app, function.fn
+        run = stamp + run_entropy(event, app, fn, shard)
+        rows.append((app, fn, STARTED, run, shard))
+        runs.append(NewRun(run, function.number, app, blob, start, created))
+    return runs, _pack({"name": entry.name, "ts": created, "shard": shard, "plan": rows})
+
+
 def _start(function: RegisteredFunction, event: str, stamp: str) -> Outcome:
     app, fn, shard = function.app, function.fn, function.shard
-    return Outcome(app, fn, STARTED, stamp + run_entropy(event, app, fn, shard), shard, function.number)
+    return Outcome(
+        app, fn, STARTED, stamp + run_entropy(event, app, fn, shard), shard, function.number
+    )
 
 
 def error_record(entry: Entry, home: int, why: str) -> bytes:
     """The record of an event that can't be handled."""
-    packed: bytes = msgpack.packb(
+    return _pack(
         {
             "name": entry.name,
             "ts": entry.us // 1000,
@@ -153,4 +187,3 @@ def error_record(entry: Entry, home: int, why: str) -> bytes:
             "error": why[:1000],
         }
     )
-    return packed

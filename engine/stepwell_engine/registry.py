@@ -5,10 +5,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import msgpack
 from stepwell.ids import function_shard
 from stepwell.serde.values import pack, unpack
-
+from stepwell_engine import luapack
 from stepwell_engine.store.store import Store
 from stepwell_engine.triggers import RegisteredFunction, Route, TriggerIndex
 
@@ -65,7 +64,9 @@ class Registry:
         if now == self._version:
             return False
         keys = self._store.keys(0)
-        flat: list[bytes] = await self._store.server.call(keys.root, "HGETALL", keys.build("functions"))
+        flat: list[bytes] = await self._store.server.call(
+            keys.root, "HGETALL", keys.build("functions")
+        )
         shards = len(self._store.shards)
         found = [_parse(f, v, shards) for f, v in zip(flat[::2], flat[1::2], strict=True)]
         self._take([function for function in found if function is not None])
@@ -83,12 +84,16 @@ class Registry:
 def _parse(field: bytes, value: bytes, shards: int) -> RegisteredFunction | None:
     try:
         app, _, fn = field.decode().partition("\0")
-        number, _started, config = msgpack.unpackb(value, raw=True)
-        function = RegisteredFunction(app, fn, str(int(number)), function_shard(app, fn, shards), unpack(config))
+        number, _started, config = luapack.read(value)
+        function = RegisteredFunction(
+            app, fn, str(int(number)), function_shard(app, fn, shards), unpack(config)
+        )
         _ = function.triggers, function.max_crashes
     except _ERRORS as error:
         # One function that a newer version published must not keep the others from being served.
-        logger.error("function %r can't be read from the registry and is left out: %s", field, error)
+        logger.error(
+            "function %r can't be read from the registry and is left out: %s", field, error
+        )
         return None
     return function
 

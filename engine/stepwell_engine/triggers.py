@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from stepwell.errors import StepwellError
-
 from stepwell_engine.expressions import Program, compile, lookup  # noqa: A004
 
 STARTED, FILTERED, FILTER_ERROR = "started", "filtered", "filter_error"
@@ -17,7 +16,9 @@ INTERNAL: Final = "inngest/"
 _ROUTES: Final = 10_000
 
 # What `on_failure` writes, and what users write to watch one function.
-_ONE_FUNCTION: Final = re.compile(r"\s*event\.(data\.(?:function_id|fn_id))\s*==\s*(['\"])([^'\"\\]*)\2\s*")
+_ONE_FUNCTION: Final = re.compile(
+    r"\s*event\.(data\.(?:function_id|fn_id))\s*==\s*(['\"])([^'\"\\]*)\2\s*"
+)
 
 logger = logging.getLogger("stepwell.coordinator")
 
@@ -73,6 +74,15 @@ class Route:
         """Whether nobody wants the name."""
         return not (self.always or self.filtered or self.by_value)
 
+    def plain(self, shard: int) -> bool:
+        """Whether all who want it want it whatever it holds, and live on that shard."""
+        return (
+            bool(self.always)
+            and not self.filtered
+            and not self.by_value
+            and all(function.shard == shard for function in self.always)
+        )
+
     def outcomes(
         self, fields: Callable[[], Fields], now_ms: int
     ) -> list[tuple[RegisteredFunction, str]]:
@@ -80,11 +90,15 @@ class Route:
         found = [(function, STARTED) for function in self.always]
         if self.filtered:
             event = fields()
-            found += [(function, _judge(conditions, event, now_ms)) for function, conditions in self.filtered]
+            found += [
+                (function, _judge(conditions, event, now_ms))
+                for function, conditions in self.filtered
+            ]
         if self.by_value:
             seen = {function.number for function, outcome in found if outcome == STARTED}
             for path, values in self.by_value.items():
-                for function in values.get(lookup(path, fields()), ()):
+                value = lookup(path, fields())
+                for function in values.get(value, ()) if isinstance(value, str) else ():
                     if function.number not in seen:
                         seen.add(function.number)
                         found.append((function, STARTED))
@@ -148,7 +162,9 @@ class TriggerIndex:
         return route
 
 
-def _place(route: Route, function: RegisteredFunction, texts: list[str | None], *, internal: bool) -> None:
+def _place(
+    route: Route, function: RegisteredFunction, texts: list[str | None], *, internal: bool
+) -> None:
     if None in texts:
         route.always.append(function)
         return
@@ -170,5 +186,10 @@ def _compiled(function: RegisteredFunction, text: str) -> Condition:
     try:
         return compile(text, variables=("event",))
     except StepwellError as error:
-        logger.error("function %s: its trigger's expression %r is unusable here: %s", function.id, text, error)
+        logger.error(
+            "function %s: its trigger's expression %r is unusable here: %s",
+            function.id,
+            text,
+            error,
+        )
         return None

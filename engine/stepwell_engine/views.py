@@ -7,9 +7,8 @@ for what went wrong.
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
-import msgpack
 from stepwell.events import Event, decode_event
 from stepwell.ids import ulid_ms
 from stepwell.records import (
@@ -25,6 +24,7 @@ from stepwell.records import (
     run_status,
 )
 from stepwell.serde.values import unpack
+from stepwell_engine import luapack
 
 Fields = Mapping[bytes, bytes]
 
@@ -78,7 +78,7 @@ def error_info(payload: object) -> ErrorInfo | None:
     """A recorded error; None when there is none."""
     if not isinstance(payload, dict):
         return None
-    found: dict[str, Any] = payload
+    found = cast("dict[str, Any]", payload)
     stack = found.get("stack")
     return ErrorInfo(
         code=str(found.get("code") or "unknown"),
@@ -103,6 +103,16 @@ def event(event_id: str, record: bytes, accepted_ms: int) -> EventRecord:
             EventOutcome(app_id=app, fn_id=fn, outcome=outcome, run_id=run_id or None)
             for app, fn, outcome, run_id, *_ in found.get("plan") or ()
         ),
+    )
+
+
+def waiting_event(event_id: str, encoded: bytes, accepted_ms: int) -> EventRecord:
+    """An event that no coordinator has handled yet."""
+    return EventRecord(
+        id=event_id,
+        accepted_at=moment(accepted_ms),
+        event=decode_event(encoded, event_id, accepted_ms),
+        pending=True,
     )
 
 
@@ -132,8 +142,6 @@ def _at(fields: Fields, name: bytes) -> datetime | None:
 def _attempts(blob: bytes | None) -> tuple[Attempt, ...]:
     if not blob:
         return ()
-    unpacker: Any = msgpack.Unpacker()
-    unpacker.feed(blob[2:])
     return tuple(
         Attempt(
             number=number,
@@ -142,7 +150,7 @@ def _attempts(blob: bytes | None) -> tuple[Attempt, ...]:
             ended_at=moment(ended),
             error=error_info(error) or ErrorInfo(),
         )
-        for number, worker, started, ended, error in unpacker
+        for number, worker, started, ended, error in luapack.read_all(blob[2:])
     )
 
 
@@ -175,7 +183,7 @@ def _recorded(key: str, value: bytes, attempts: tuple[Attempt, ...]) -> StepReco
 
 
 def _delivered(key: str, value: bytes, attempts: tuple[Attempt, ...]) -> StepRecord:
-    status, ended, head, result = msgpack.unpackb(value, raw=True)
+    status, ended, head, result = luapack.read(value)
     op, step_id, started, details = _head(head, "signal")
     failed = status == b"e"
     return StepRecord(
@@ -200,8 +208,8 @@ def _result(op: str, value: bytes) -> Any:
 
 
 def _pending(key: str, value: bytes, attempts: tuple[Attempt, ...], leased: bool) -> StepRecord:
-    raw: list[Any] = msgpack.unpackb(value, raw=True)
-    kind = raw[0].decode()
+    raw = luapack.read(value)
+    kind: str = raw[0].decode()
     op, step_id, started, details = _head(raw[3], _OPS.get(kind, kind))
     status = StepStatus.WAITING
     if kind == "P":

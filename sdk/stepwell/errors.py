@@ -103,7 +103,7 @@ class DurationError(StepwellError, ValueError, code="duration_invalid", retriabl
     """A duration or point in time can't be read; names the argument and shows what to write."""
 
 
-class SendError(StepwellError, code="send_event_failed"):
+class SendError(StepwellError):
     """An event was not accepted."""
 
 
@@ -111,7 +111,7 @@ class EventInvalidError(SendError, ValueError, retriable=False):
     """An event is malformed; names the field and what to write instead."""
 
 
-class SendEventsError(SendError):
+class SendEventsError(SendError, code="send_event_failed"):
     """Some events of a call were not accepted; `ids` are those of the events that were."""
 
     def __init__(self, message: str, ids: Sequence[str] = ()) -> None:

@@ -122,7 +122,8 @@ class Entry:
 class StepRecord:
     """A step of a run.
 
-    `op`: run, sleep, sleep_until, wait, signal, invoke, send_event or send_signal. `due_at` is when a sleep, a timeout or a retry falls due. `details` tell what it waits for.
+    `op`: run, sleep, sleep_until, wait, signal, invoke, send_event or send_signal. `due_at` is when
+    a sleep, a timeout or a retry falls due. `details` tell what it waits for.
     """
 
     id: str

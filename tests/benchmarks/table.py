@@ -80,7 +80,8 @@ class Results:
 
     def _cells(self, row: Row) -> Sequence[str]:
         ratio, met = self.ratio(row), self.met(row)
-        spread = f"{number(min(row.samples))} … {number(max(row.samples))}" if row.samples else ""
+        low, high = min(row.samples, default=0.0), max(row.samples, default=0.0)
+        spread = f"{number(low)} … {number(high)}" if len(row.samples) > 1 else ""
         of = f"{ratio:.2f}x {row.against}" if ratio is not None else ""
         verdict = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[met]
         goal = str(row.goal) if row.goal else ""

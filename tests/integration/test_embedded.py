@@ -104,20 +104,21 @@ def test_a_socket_path_too_long(tmp_path: Path) -> None:
 def test_dies_with_a_parent_that_is_killed() -> None:
     program = (
         "from stepwell_engine.embedded import EmbeddedServer as E; s = E(); "
-        "print(s.pid, flush=True); input()"
+        "print(s.pid, s.directory, flush=True); input()"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert parent.stdout is not None
     assert parent.stdin is not None
-    pid = int(parent.stdout.readline())
+    word, directory = parent.stdout.readline().decode().split()
+    pid = int(word)
     assert alive(pid)
     parent.kill()
     parent.wait()
     parent.stdin.close()
     parent.stdout.close()
-    while alive(pid):
+    while alive(pid) or Path(directory).exists():
         pass
 
 

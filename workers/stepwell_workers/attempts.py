@@ -37,7 +37,13 @@ class Verdict:
     quiet: bool
 
 
-def judge(error: BaseException, blob: bytes | None, function: Function[Any], rng: random.Random, now_ms: int) -> Verdict:
+def judge(
+    error: BaseException,
+    blob: bytes | None,
+    function: Function[Any],
+    rng: random.Random,
+    now_ms: int,
+) -> Verdict:
     """Decide on a failed attempt of a step or body, `blob` being the attempts recorded before it."""
     quiet = bool(getattr(error, "quiet", False))
     made = attempts_made(blob) + 1

@@ -19,12 +19,16 @@ def control_groups(store: "Store", worker_id: str) -> list[list[str]]:
     return store.server.same_node(keys)
 
 
-async def control_loop(store: "Store", keys: Sequence[str], on_message: Callable[[bytes], None]) -> None:
+async def control_loop(
+    store: "Store", keys: Sequence[str], on_message: Callable[[bytes], None]
+) -> None:
     """Hand each message to `on_message`. A message lost with its connection is made good: results are seen by the entry's own next commit, a
     cancel by the reply to it, and by the end of the cancel's grace."""
     while True:
         try:
-            reply = await store.server.blocking(keys[0], "BLPOP", *keys, BLOCK, timeout=BLOCK, label="control")
+            reply = await store.server.blocking(
+                keys[0], "BLPOP", *keys, BLOCK, timeout=BLOCK, label="control"
+            )
             if reply is None:
                 continue
             on_message(reply[1])

@@ -16,8 +16,9 @@ from stepwell.group import Group
 from stepwell.step import Step
 from stepwell_engine.store.transitions import Leased, Transitions
 from stepwell_workers import outcome
+from stepwell_workers.hooks import Hooks
 from stepwell_workers.journal import GOES_ON, Journal
-from stepwell_workers.memo import attempts_made, count_records
+from stepwell_workers.memo import attempts_made
 from stepwell_workers.parking import OWNER, quiescent
 from stepwell_workers.replay import ReplayLogger
 from stepwell_workers.steps import Steps, read_event
@@ -43,7 +44,12 @@ class Entry:
         self.suspect = leased.suspect
         self.fields = leased.fields
         self.journal = Journal(
-            shard, leased.run_id, leased.step, leased.token, int(leased.fields.get(b"dv") or 0), self.on_news
+            shard,
+            leased.run_id,
+            leased.step,
+            leased.token,
+            int(leased.fields.get(b"dv") or 0),
+            self.on_news,
         )
         self.closing = ""
         self.why = ""
@@ -52,10 +58,11 @@ class Entry:
         self.root: asyncio.Task[Any] | None = None
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.steps = Steps(self)
+        self.hooks: Hooks | None = None
         self._checking = False
         self._idle_checks = 0
 
-    # --- the life of an entry ---------------------------------------------------------------------------------------------
+    # --- the life of an entry ---
 
     async def run(self) -> None:
         """Run the entry to its end. Never raises: what user code raises becomes the run's outcome."""
@@ -74,14 +81,15 @@ class Entry:
     async def _pass(self) -> bool:
         """One call of the function; True when it must be entered again under the same lease."""
         ctx = self.context()
-        stack = self.services.middleware(self.function)
+        stack = self.function.client_middleware()
+        self.hooks = None if stack is None else Hooks(stack, self.fields)
         try:
-            if stack is not None:
-                await stack.begin(ctx, self.function, self.steps)
+            if self.hooks is not None:
+                await self.hooks.begin(ctx, self.function)
             value = await self._call(ctx)
         except asyncio.CancelledError:
             if not self.closing:
-                return await self._end(outcome.self_cancelled())
+                return await self._end(outcome.self_cancelled(), None)
             if self.root is not None:
                 self.root.uncancel()
             return await self._closed()
@@ -89,7 +97,7 @@ class Entry:
             return await self._end(outcome.of_error(self, error))
         except BaseException as error:  # noqa: BLE001 - SystemExit and the like must not end the worker
             return await self._end(outcome.of_error(self, error))
-        return await self._end(outcome.of_value(self, value))
+        return await self._end(outcome.of_value(self, value), value)
 
     async def _call(self, ctx: Context) -> Any:
         return await self.function.handler(ctx)
@@ -119,7 +127,7 @@ class Entry:
         """The events that started the run."""
         return [read_event(self.fields[b"e"])]
 
-    async def _end(self, end: outcome.Outcome) -> bool:
+    async def _end(self, end: outcome.Outcome, value: Any = None) -> bool:
         """The function returned or raised: commit what that means."""
         if self.closing in (SUSPEND, YIELD):
             # The coroutine was closed, yet went on: its own `except` ate the suspension.
@@ -130,7 +138,8 @@ class Entry:
             return await self._closed()
         self.closing = DONE
         self.journal.held.clear()
-        end = await outcome.through_middleware(self, end)
+        if self.hooks is not None:
+            end = await outcome.through_middleware(self, self.hooks, end, value)
         code = await self.journal.commit(end.clause, self.steps.take_buffer())
         if code == "CANCEL":
             self.closing = CANCEL
@@ -168,7 +177,7 @@ class Entry:
             self.services.lost(self)
         return False
 
-    # --- closing ------------------------------------------------------------------------------------------------------------
+    # --- closing ---
 
     def close(self, why: str, detail: str = "") -> None:
         """End the entry from outside its code: its root is cancelled, once."""
@@ -198,7 +207,7 @@ class Entry:
             if not task.done() and task is not self.root:
                 task.cancel()
 
-    # --- quiescence -----------------------------------------------------------------------------------------------------------
+    # --- quiescence ---
 
     def check_soon(self) -> None:
         """Something parked: look, once this turn of the loop is over, whether anything still goes on."""
@@ -214,13 +223,13 @@ class Entry:
             return
         if steps.executing or not self._quiet():
             self._check_later()
+        elif steps.yielding:
+            self.close(YIELD, steps.yielding)
         elif steps.candidates:
             steps.plan_or_execute()
         elif self.target:
             self.close(DONE)
             self.services.spawn(self._target_missed())
-        elif steps.yielding:
-            self.close(YIELD, steps.yielding)
         else:
             self.close(SUSPEND)
 
@@ -231,7 +240,11 @@ class Entry:
         return quiescent([self.root, *tasks], parked)
 
     def _check_later(self) -> None:
-        """What is not quiescent yet is either about to run (look again next turn) or waits for the world (look now and then)."""
+        """What is not quiescent yet is either about to run (look again next turn) or waits for the world (look now and then).
+
+        Timers and waits that other branches leave behind are written meanwhile."""
+        if self.journal.held and (self.steps.executing or self._idle_checks >= 2):
+            self.services.spawn(self.steps.flush_held())
         if self.steps.executing:
             return  # the step that ends looks again
         self._checking = True
@@ -247,7 +260,7 @@ class Entry:
         await self.journal.commit(end.clause, ())
         self.services.ended(self, end)
 
-    # --- news from outside ------------------------------------------------------------------------------------------------------
+    # --- news from outside ---
 
     def on_news(self) -> None:
         """A result arrived for this run while it is here: read what its parked steps wait for."""

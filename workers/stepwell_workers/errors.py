@@ -3,7 +3,7 @@
 from stepwell.errors import NonRetriableError, StepwellError
 
 
-class StepTimedOut(StepwellError):
+class StepTimeoutError(StepwellError):
     """A step ran longer than its function's `step_timeout`. It counts as a failed attempt."""
 
     def __init__(self, timeout_ms: int) -> None:

@@ -44,7 +44,7 @@ async def race(steps: "Steps", callables: Sequence[Callable[[], Any]]) -> Any:
 
     On replay every branch is entered again (so that repeated step ids keep their counters), but only the winner may go on.
     """
-    from stepwell_workers.steps import BRANCH  # noqa: PLC0415 - steps imports this module
+    from stepwell_workers.steps import BRANCH
 
     name, record = steps.begin(RACE)
     winner = None if record is None else memo.read(record, RACE, lambda value: value)
@@ -68,7 +68,11 @@ async def race(steps: "Steps", callables: Sequence[Callable[[], Any]]) -> Any:
 
 
 async def _settle(
-    steps: "Steps", name: StepName, winner: int, branches: Sequence[Branch], tasks: Sequence["asyncio.Task[Any]"]
+    steps: "Steps",
+    name: StepName,
+    winner: int,
+    branches: Sequence[Branch],
+    tasks: Sequence["asyncio.Task[Any]"],
 ) -> None:
     losing: list[StepName] = []
     for index, branch in enumerate(branches):

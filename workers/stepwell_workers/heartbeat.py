@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Final, Literal, NamedTuple, Protocol
 
 from redis.exceptions import RedisError
+
 from stepwell.errors import StepwellError
 
 CHUNK: Final = 1_000

@@ -18,7 +18,13 @@ class Journal:
     __slots__ = ("_on_news", "_shard", "dv", "held", "run_id", "step", "token")
 
     def __init__(
-        self, shard: Transitions, run_id: str, step: str, token: str, dv: int, on_news: Callable[[], None]
+        self,
+        shard: Transitions,
+        run_id: str,
+        step: str,
+        token: str,
+        dv: int,
+        on_news: Callable[[], None],
     ) -> None:
         self._shard = shard
         self._on_news = on_news
@@ -28,7 +34,9 @@ class Journal:
         self.dv = dv
         self.held: list[Arg] = []
 
-    async def commit(self, clause: Sequence[Arg], ops: Sequence[Arg] = (), *, with_held: bool = True) -> str:
+    async def commit(
+        self, clause: Sequence[Arg], ops: Sequence[Arg] = (), *, with_held: bool = True
+    ) -> str:
         """One commit; returns the reply's code."""
         if with_held and self.held:
             ops = (*self.held, *ops)

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgpack
+
 from stepwell.errors import OutputUnserializableError, StepError, UnserializableError
 from stepwell.ids import step_key
 from stepwell.serde.values import pack, unpack
@@ -14,6 +15,7 @@ STACK_LIMIT = 4096
 class StepName(NamedTuple):
     """A step's key and the names of its fields in the run's hash."""
 
+    step_id: str
     key: str
     record: bytes
     pending: bytes
@@ -25,7 +27,7 @@ def step_name(step_id: str, index: int) -> StepName:
     """The names of the `index`-th use of `step_id` in a run."""
     key = step_key(step_id, index)
     raw = key.encode()
-    return StepName(key, b"s:" + raw, b"p:" + raw, b"t:" + raw)
+    return StepName(step_id, key, b"s:" + raw, b"p:" + raw, b"t:" + raw)
 
 
 def done(op: str, step_id: str, started: int, ended: int, attempt: int, value: Any) -> bytes:

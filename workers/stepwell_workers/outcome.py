@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stepwell.errors import StepwellError
+from stepwell.errors import OutputUnserializableError, StepwellError, UnserializableError
 from stepwell.serde.values import pack
 from stepwell_engine.store.transitions import Arg
 from stepwell_workers import attempts, memo, outgoing
@@ -11,6 +11,7 @@ from stepwell_workers.errors import StepUnexpectedError, StuckError
 
 if TYPE_CHECKING:
     from stepwell_workers.entry import Entry
+    from stepwell_workers.hooks import Hooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,16 @@ def of_value(entry: "Entry", value: Any) -> Outcome:
     if value is None:
         return Outcome(("F", "c", _NOTHING, b""), "c")
     try:
-        codec = entry.services.codec(entry.function.handler, entry.function.output_type)
+        codec = entry.function.codec
         packed = pack(value if codec is None else codec.dump(value), where="output")
-        outgoing.over("the function's output", len(packed), entry.services.limits.step_output_bytes, "step_output_bytes")
+        outgoing.over(
+            "the function's output",
+            len(packed),
+            entry.services.limits.step_output,
+            "step_output",
+        )
+    except UnserializableError as error:
+        return of_error(entry, OutputUnserializableError(error.path, error.reason))
     except StepwellError as error:
         return of_error(entry, error)
     return Outcome(("F", "c", packed, b""), "c")
@@ -82,10 +90,12 @@ def target_missed(entry: "Entry") -> Outcome:
     return of_error(entry, error)
 
 
-async def through_middleware(entry: "Entry", end: Outcome) -> Outcome:
-    """Let `transform_output` change a function's output or error, when there is middleware."""
-    stack = entry.middleware
-    if stack is None or not end.status:
-        return end
-    changed = await stack.finish(end)
-    return end if changed is None else of_value(entry, changed.output)
+async def through_middleware(entry: "Entry", hooks: "Hooks", end: Outcome, value: Any) -> Outcome:
+    """Let `transform_output` change a function's output or error."""
+    error = end.error if isinstance(end.error, Exception) else None
+    result = await hooks.finish(value, error)
+    if result.error is not error and result.error is not None:
+        return of_error(entry, result.error)
+    if result.error is None and (error is not None or result.output is not value):
+        return of_value(entry, result.output)
+    return end

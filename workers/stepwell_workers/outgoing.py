@@ -27,7 +27,9 @@ def bad_step_id(step_id: object) -> NoReturn:
     """Say what is wrong with a step id."""
     if isinstance(step_id, str) and step_id:
         raise StepArgumentError(f"step_id has {len(step_id)} characters; at most 255 are allowed")
-    raise StepArgumentError(f'step_id must be a non-empty string, not {step_id!r}; write e.g. "charge"')
+    raise StepArgumentError(
+        f'step_id must be a non-empty string, not {step_id!r}; write e.g. "charge"'
+    )
 
 
 def over(what: str, seen: int, limit: int, setting: str) -> None:
@@ -38,16 +40,26 @@ def over(what: str, seen: int, limit: int, setting: str) -> None:
 
 def check_output(entry: "Entry", step_id: str, record: bytes) -> None:
     """A step's output has a size limit."""
-    over(f"the output of step {step_id!r}", len(record), entry.services.limits.step_output_bytes, "step_output_bytes")
+    over(
+        f"the output of step {step_id!r}",
+        len(record),
+        entry.services.limits.step_output,
+        "step_output",
+    )
 
 
 def check_state(entry: "Entry", record: bytes) -> None:
     """A run's steps are limited in number and in total size."""
     limits = entry.services.limits
-    over("the number of steps in one run", entry.steps.recorded, limits.steps_per_run, "steps_per_run")
+    over(
+        "the number of steps in one run",
+        entry.steps.recorded,
+        limits.steps,
+        "steps",
+    )
     size = int(entry.fields.get(b"sz") or 0) + len(record)
     entry.fields[b"sz"] = b"%d" % size
-    over("the recorded steps of one run", size, limits.run_state_bytes, "run_state_bytes")
+    over("the recorded steps of one run", size, limits.run_state, "run_state")
 
 
 def flush_due(entry: "Entry", steps: "Steps") -> bool:
@@ -81,8 +93,15 @@ def wait_ops(entry: "Entry", name: StepName, step_id: str, wait: Wait) -> Sequen
             key = expressions.index_key(bound[0][1])
             assert key is not None
             prefix = path.encode() + b"\x00" + key
-    details = {"event": wait.event, "expression": wait.expression, "values": values, "residual": residual}
-    described = memo.head("wait", step_id, entry.services.clock.now_ms(), {**details, "timeout_ms": wait.timeout_ms})
+    details = {
+        "event": wait.event,
+        "expression": wait.expression,
+        "values": values,
+        "residual": residual,
+    }
+    described = memo.head(
+        "wait", step_id, entry.services.clock.now_ms(), {**details, "timeout_ms": wait.timeout_ms}
+    )
     since = str(int(entry.fields[b"t"]) * 1000) if wait.lookback else ""
     return ("w", name.key, wait.timeout_ms, wait.event, prefix, path, described, since)
 
@@ -92,28 +111,44 @@ def invoke_ops(entry: "Entry", name: StepName, step_id: str, invoke: Invoke) -> 
     entropy = ids.event_entropy(f"{entry.run_id}:{name.key}", 0)
     parent = f"{entry.run_id}:{name.key}"
     target = f"{invoke.app_id}-{invoke.fn_id}"
-    data = {**invoke.data, "_inngest": {"fn_id": target, "correlation_id": f"{entry.run_id}.{name.key}"}}
+    data = {
+        **invoke.data,
+        "_inngest": {"fn_id": target, "correlation_id": f"{entry.run_id}.{name.key}"},
+    }
     encoded = encode_event(Event(name="inngest/function.invoked", data=data, v=invoke.v))
-    over(f"the data of invoke {step_id!r}", len(encoded), entry.services.limits.event_bytes, "event_bytes")
-    details = {"app": invoke.app_id, "fn": invoke.fn_id, "entropy": entropy, "timeout_ms": invoke.timeout_ms}
+    over(
+        f"the data of invoke {step_id!r}",
+        len(encoded),
+        entry.services.limits.event,
+        "event",
+    )
+    details = {
+        "app": invoke.app_id,
+        "fn": invoke.fn_id,
+        "entropy": entropy,
+        "timeout_ms": invoke.timeout_ms,
+    }
     described = memo.head("invoke", step_id, entry.services.clock.now_ms(), details)
     extra = pack([invoke.app_id, invoke.fn_id, parent], where="invoke")
     cancel = "1" if invoke.cancel_child else ""
     return ("i", name.key, invoke.timeout_ms, described, encoded, entropy, extra, cancel)
 
 
-async def event_args(entry: "Entry", name: StepName, events: Sequence[Event]) -> tuple[list[str], list[Arg]]:
+def event_args(
+    entry: "Entry", name: StepName, events: Sequence[Event]
+) -> tuple[list[str], list[Arg]]:
     """The ids of events sent by a step, and their arguments for commit.lua.
 
     An id is made from run, step and index, so an attempt that is repeated before it was recorded makes the same ones but for their time.
     """
     services = entry.services
-    events = await services.before_send(entry, events)
     stamp = ids.ulid_time_chars(services.clock.now_ms())
     seed = f"{entry.run_id}:{name.key}"
     out: list[str] = []
     args: list[Arg] = []
-    for index, (event, encoded) in enumerate(zip(events, encode_events(events, services.limits), strict=True)):
+    for index, (event, encoded) in enumerate(
+        zip(events, encode_events(events, services.limits), strict=True)
+    ):
         event_id = stamp + ids.event_entropy(seed, index)
         id_hash, shard = services.event_route(event)
         out.append(event_id)

@@ -7,24 +7,24 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stepwell import ids
 from stepwell.errors import error_payload
 from stepwell.events import Event
 from stepwell.function import Function
-from stepwell.limits import Limits
-from stepwell.runtime import UNSET, SignalWait
+from stepwell.runtime import SignalWait
 from stepwell.serde import outputs
 from stepwell.serde.values import pack
-from stepwell_engine import metrics, signals
+from stepwell_engine import signals
+from stepwell_engine.routing import event_route
 from stepwell_engine.store.transitions import Transitions
 from stepwell_workers.attempts import Verdict
+from stepwell_workers.counters import Counters
 from stepwell_workers.errors import RunCancelled
 from stepwell_workers.memo import StepName
 from stepwell_workers.outcome import Outcome
 from stepwell_workers.threads import ThreadPool
 
 if TYPE_CHECKING:
-    from stepwell.middleware import MiddlewareStack
+    from stepwell.client import Client
     from stepwell_engine.store.store import Store
     from stepwell_workers.entry import Entry
 
@@ -40,29 +40,24 @@ class Services:
         worker_id: str,
         threads: ThreadPool,
         *,
-        limits: Limits,
+        client: "Client",
         saturated: Callable[[], bool],
-        on_release: Callable[["Entry"], None],
-        user_logger: logging.Logger | logging.LoggerAdapter[Any],
-        serializer: outputs.Serializer | None,
-        max_events: int = 1_000_000,
+        counters: Counters,
     ) -> None:
         self.store = store
         self.worker_id = worker_id
         self.threads = threads
-        self.limits = limits
+        self.limits = client.limits
         self.clock = store.clock
         self.monotonic = time.monotonic
         self.random = random.Random()
-        self.logger = user_logger
+        self.logger = client.logger
         self.draining = ""
-        self.max_events = max_events
-        self._serializer = serializer
+        self._counters = counters
         self._saturated = saturated
-        self._on_release = on_release
         self._background: set[asyncio.Task[Any]] = set()
 
-    # --- tasks and reads -----------------------------------------------------------------------------------------------------------
+    # --- tasks and reads ---
 
     def spawn(self, coro: Coroutine[Any, Any, Any]) -> None:
         """Run something beside the entries; its error is logged, an entry's stop is no error."""
@@ -83,7 +78,9 @@ class Services:
             return flat
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
-    async def read_fields(self, shard: Transitions, run_id: str, fields: Sequence[bytes]) -> list[bytes | None]:
+    async def read_fields(
+        self, shard: Transitions, run_id: str, fields: Sequence[bytes]
+    ) -> list[bytes | None]:
         """Some fields of a run's hash, at one moment."""
         key = shard.keys.run(run_id)
         reply: list[bytes | None] = await self.store.server.call(key, "HMGET", key, *fields)
@@ -94,20 +91,24 @@ class Services:
         found = (await self.read_fields(shard, run_id, [b"er"]))[0]
         return found or pack(error_payload(RunCancelled("the run was cancelled")))
 
-    # --- the course of an entry ----------------------------------------------------------------------------------------------------
+    # --- the course of an entry ---
 
     def stop_reason(self, entry: "Entry") -> str:
         """Why an entry must not begin another step now ('' = it may)."""
         if self.draining:
             return self.draining
         longest = entry.function.checkpointing.max_runtime_ms
-        if longest is not None and self._saturated() and (self.monotonic() - entry.began) * 1000 > longest:
+        if (
+            longest is not None
+            and self._saturated()
+            and (self.monotonic() - entry.began) * 1000 > longest
+        ):
             return "max_runtime"
         return ""
 
     def lost(self, entry: "Entry") -> None:
         """An entry's lease is another's now."""
-        metrics.LEASE_LOSSES.inc()
+        self._counters.lease_lost()
         logger.warning(
             "run %s of %s: the lease was lost; what this entry did since its last step is dropped",
             entry.run_id,
@@ -118,15 +119,16 @@ class Services:
         """An entry was committed; `end` is what that means for its run (None: a planned step)."""
         if end is None or not end.status:
             if end is not None and end.error is not None and not end.quiet:
-                logger.warning("run %s of %s will be tried again", entry.run_id, entry.function.id, exc_info=end.error)
+                logger.warning(
+                    "run %s of %s will be tried again",
+                    entry.run_id,
+                    entry.function.id,
+                    exc_info=end.error,
+                )
             return
-        metrics.run_ended(entry.function.app_id, entry.function.fn_id, end.status)
+        self._counters.run_ended(entry.function.app_id, entry.function.fn_id, end.status)
         if end.status == "f" and not end.quiet:
             logger.error("run %s of %s failed", entry.run_id, entry.function.id, exc_info=end.error)
-
-    def released(self, entry: "Entry") -> None:
-        """An entry is over; its slot is free."""
-        self._on_release(entry)
 
     async def step_started(self, entry: "Entry", what: str) -> None:
         """A suspect names the step it is about to run."""
@@ -134,43 +136,57 @@ class Services:
 
     def step_ended(self, entry: "Entry", started_ms: int) -> None:
         """A step's callback returned."""
-        metrics.step_duration(entry.function.app_id, entry.function.fn_id, self.clock.now_ms() - started_ms)
+        self._counters.step_ended(
+            entry.function.app_id, entry.function.fn_id, self.clock.now_ms() - started_ms
+        )
 
-    def attempt_failed(self, entry: "Entry", step_id: str, verdict: Verdict, error: BaseException) -> None:
+    def attempt_failed(
+        self, entry: "Entry", step_id: str, verdict: Verdict, error: BaseException
+    ) -> None:
         """A step's attempt failed."""
         if verdict.quiet:
             return
-        if verdict.delay_ms is None:
-            fate = "no attempt is left"
-        else:
-            fate = f"next attempt in {verdict.delay_ms / 1000:g} s"
-        logger.warning("step %r of run %s (%s) failed; %s", step_id, entry.run_id, entry.function.id, fate, exc_info=error)
+        delay = verdict.delay_ms
+        fate = "no attempt is left" if delay is None else f"next attempt in {delay / 1000:g} s"
+        logger.warning(
+            "step %r of run %s (%s) failed; %s",
+            step_id,
+            entry.run_id,
+            entry.function.id,
+            fate,
+            exc_info=error,
+        )
 
-    # --- values, events, signals ---------------------------------------------------------------------------------------------------
+    # --- values, events, signals ---
 
-    def codec(self, handler: Callable[..., Any] | None, output_type: Any) -> "outputs.Codec | None":
+    def codec(
+        self, function: Function[Any], handler: Callable[..., Any] | None, output_type: Any
+    ) -> "outputs.Codec | None":
         """How a result is turned into plain values and back; None when it is plain."""
-        declared = None if output_type is UNSET else output_type
-        return outputs.codec_for(handler, declared, self._serializer)
+        serializer = function.options.serializer or function.client.serializer
+        return outputs.codec_for(handler, output_type, serializer)
 
     def event_route(self, event: Event) -> tuple[str, str]:
         """(hash of the user's event id, the shard that de-duplicates it), both '' without an id."""
         if not event.id:
             return "", ""
-        return ids.event_id_hash(event.id), str(ids.event_shard(event.id, len(self.store.shards)))
+        route = event_route(event.id, len(self.store.shards))
+        return route.hash, str(route.shard)
 
-    async def reserve_signal(self, entry: "Entry", name: StepName, wait: SignalWait) -> tuple[bool, bytes | None]:
+    async def reserve_signal(
+        self, entry: "Entry", name: StepName, wait: SignalWait
+    ) -> tuple[bool, bytes | None]:
         """Claim a signal's name for a step: (taken?, value held for it)."""
-        return await signals.reserve_signal(
-            self.store, wait.signal, entry.run_id, name.key, timeout_ms=wait.timeout_ms, replace=wait.replace
+        reserved = await signals.reserve_signal(
+            self.store,
+            wait.signal,
+            entry.run_id,
+            name.key,
+            timeout_ms=wait.timeout_ms,
+            replace=wait.replace,
         )
+        return reserved.taken, reserved.value
 
     async def send_signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:
         """Send a signal; the run that received it."""
         return await signals.send_signal(self.store, signal, value, hold_ms=hold_ms)
-
-    # --- middleware ----------------------------------------------------------------------------------------------------------------
-
-    def middleware(self, function: Function[Any]) -> "MiddlewareStack | None":
-        """A fresh stack for an entry, None when there is no middleware."""
-        return function.client_middleware()

@@ -14,7 +14,8 @@ from stepwell.runtime import UNSET, Invoke, SignalWait, Wait
 from stepwell.serde.values import pack, unpack
 from stepwell_engine.store.transitions import Arg
 from stepwell_workers import attempts, groups, memo, outgoing
-from stepwell_workers.errors import StepTimedOut
+from stepwell_workers.errors import StepTimeoutError
+from stepwell_workers.hooks import Hooks
 from stepwell_workers.journal import GOES_ON
 from stepwell_workers.memo import StepName
 from stepwell_workers.parking import IN_STEP
@@ -72,7 +73,7 @@ class Steps:
         """True until the last recorded step was asked for."""
         return self.unseen > 0
 
-    # --- identity and memory ---------------------------------------------------------------------------------------------------
+    # --- identity and memory ---
 
     def begin(self, step_id: str) -> tuple[StepName, bytes | None]:
         """Identify a step call; returns its name and its record, if it has one."""
@@ -84,10 +85,14 @@ class Steps:
         self.counts[step_id] = index + 1
         name = memo.step_name(step_id, index)
         record = self.fields.get(name.record)
+        hooks = self.entry.hooks
+        if hooks is not None and not self.entry.target:
+            record = hooks.recorded(name, record)
         if record is not None:
             if self.unseen:
                 self.unseen -= 1
             return name, record
+        self.unseen = 0
         if self.entry.closing:
             raise asyncio.CancelledError
         return name, None
@@ -113,11 +118,14 @@ class Steps:
             return await self._park(name)
         return None
 
-    # --- parking ---------------------------------------------------------------------------------------------------------------
+    # --- parking ---
 
-    async def _park(self, name: StepName, ops: Sequence[Arg] = (), *, registered: bool = False) -> bytes | None:
+    async def _park(
+        self, name: StepName, ops: Sequence[Arg] = (), *, registered: bool = False
+    ) -> bytes | None:
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self.parked[name.key] = Parked(name, future, registered)
+        self.last_parked = name.step_id
         self.journal.held.extend(ops)
         branch = BRANCH.get()
         if branch is not None:
@@ -168,7 +176,7 @@ class Steps:
             self.journal.held += ("p", name.key, described)
         self.entry.check_soon()
 
-    # --- recording ---------------------------------------------------------------------------------------------------------------
+    # --- recording ---
 
     def goes_on(self, code: str) -> None:
         """Act on a commit's reply: a fenced or cancelled entry stops here."""
@@ -186,7 +194,9 @@ class Steps:
         buffer, self.buffer, self.buffered = self.buffer, [], 0
         return buffer
 
-    async def record(self, name: StepName, record: bytes, attempts_blob: bytes = b"", events: Sequence[Arg] = ()) -> None:
+    async def record(
+        self, name: StepName, record: bytes, attempts_blob: bytes = b"", events: Sequence[Arg] = ()
+    ) -> None:
         """Record a finished step; durable when this returns, unless the function buffers its checkpoints."""
         self.recorded += 1
         self.fields[name.record] = record
@@ -198,7 +208,9 @@ class Steps:
         if checkpointing.buffered_steps > 1 and not events and not self.entry.suspect:
             self.buffer += ops
             self.buffered += 1
-            if self.buffered < checkpointing.buffered_steps and not outgoing.flush_due(self.entry, self):
+            if self.buffered < checkpointing.buffered_steps and not outgoing.flush_due(
+                self.entry, self
+            ):
                 return None
             ops = ()
         self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
@@ -221,14 +233,16 @@ class Steps:
             raise asyncio.CancelledError
         self.goes_on(code)
 
-    # --- step.run ------------------------------------------------------------------------------------------------------------------
+    # --- step.run ---
 
-    async def run(self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], output_type: Any) -> Any:
+    async def run(
+        self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], output_type: Any
+    ) -> Any:
         """Run a callback as a step."""
         name, record = self.begin(step_id)
         if record is None:
             record = await self._known(name)
-        codec = self.entry.services.codec(handler, output_type)
+        codec = self.entry.services.codec(self.entry.function, handler, output_type)
         if record is None and self.entry.function.distribute and not self.entry.target:
             self.candidates[name.key] = (name, step_id)
             record = await self._park(name)
@@ -240,11 +254,26 @@ class Steps:
             else:
                 await self.record(name, record)
                 return value
-        value = memo.read(record, step_id, unpack)
+        value = self.recall(name, record, unpack)
         return value if codec is None else codec.load(value)
 
+    def recall(self, name: StepName, record: bytes, decode: Callable[[bytes], Any]) -> Any:
+        """The value of a recorded step, as the middleware may have changed it; raises its `StepError`."""
+        hooks = self.entry.hooks
+        changed = None if hooks is None else hooks.changed(name)
+        if changed is None:
+            return memo.read(record, name.step_id, decode)
+        if changed.error is not None:
+            raise memo.step_error(changed.error, name.step_id)
+        return changed.data
+
     async def _attempt(
-        self, name: StepName, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], codec: Any
+        self,
+        name: StepName,
+        step_id: str,
+        handler: Callable[..., Any],
+        args: tuple[Any, ...],
+        codec: Any,
     ) -> tuple[Any, bytes]:
         """Call the callback once; returns what replay will return, and the record."""
         entry = self.entry
@@ -253,9 +282,10 @@ class Steps:
             await services.step_started(entry, step_id)
         made = memo.attempts_made(self.fields.get(name.attempts))
         started = services.clock.now_ms()
-        value = await self._guarded(name, made, handler, args)
-        if services.step_hooks(entry.function):
-            value = await services.after_step(entry, step_id, value)
+        if entry.hooks is None:
+            value = await self._guarded(name, made, handler, args)
+        else:
+            value = await self._hooked(entry.hooks, name, made, handler, args)
         plain = value if codec is None else codec.dump(value)
         record = memo.done("run", step_id, started, services.clock.now_ms(), made, plain)
         outgoing.check_output(entry, step_id, record)
@@ -265,7 +295,29 @@ class Steps:
         plain = unpack(record[1:])[5]
         return (plain if codec is None else codec.load(plain)), record
 
-    async def _guarded(self, name: StepName, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    async def _hooked(
+        self,
+        hooks: Hooks,
+        name: StepName,
+        attempt: int,
+        handler: Callable[..., Any],
+        args: tuple[Any, ...],
+    ) -> Any:
+        """A callback between its middleware's hooks, which may change what it returned or raised."""
+        await hooks.before_step(name.step_id)
+        value, error = None, None
+        try:
+            value = await self._guarded(name, attempt, handler, args)
+        except Exception as raised:  # noqa: BLE001 - the hooks see it, then it goes on
+            error = raised
+        result = await hooks.after_step(name.step_id, value, error)
+        if result.error is not None:
+            raise result.error
+        return result.output
+
+    async def _guarded(
+        self, name: StepName, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
         """Call user code as a step: marked as such, watched by the step timeout."""
         task = asyncio.current_task()
         assert task is not None
@@ -282,7 +334,7 @@ class Steps:
             if name.key in self.timed_out and not self.entry.closing:
                 self.timed_out.discard(name.key)
                 task.uncancel()
-                raise StepTimedOut(self.entry.function.step_timeout_ms) from None
+                raise StepTimeoutError(self.entry.function.step_timeout_ms) from None
             raise
         finally:
             del self.active[name.key]
@@ -296,9 +348,13 @@ class Steps:
         """An attempt failed: park until its retry is due, or record the failure. Returns the step's record, None = try again."""
         entry = self.entry
         now = entry.services.clock.now_ms()
-        verdict = attempts.judge(error, self.fields.get(name.attempts), entry.function, entry.services.random, now)
+        verdict = attempts.judge(
+            error, self.fields.get(name.attempts), entry.function, entry.services.random, now
+        )
         payload = verdict.payload
-        blob = memo.add_attempt(self.fields.get(name.attempts), entry.services.worker_id, now, now, payload)
+        blob = memo.add_attempt(
+            self.fields.get(name.attempts), entry.services.worker_id, now, now, payload
+        )
         self.fields[name.attempts] = blob
         entry.services.attempt_failed(entry, step_id, verdict, error)
         if verdict.delay_ms is None:
@@ -317,7 +373,7 @@ class Steps:
         self.entry.close("done")
         raise asyncio.CancelledError
 
-    # --- waiting steps -----------------------------------------------------------------------------------------------------------
+    # --- waiting steps ---
 
     async def _pending(self, name: StepName, ops: Callable[[], Awaitable[Sequence[Arg]]]) -> bytes:
         """Park a step that only the server can finish, registering it if it is not pending yet."""
@@ -335,9 +391,15 @@ class Steps:
 
         async def ops() -> Sequence[Arg]:
             op = "sleep" if mode == "d" else "sleep_until"
-            return ("z", name.key, mode, ms, memo.head(op, step_id, self.entry.services.clock.now_ms(), {"ms": ms}))
+            return (
+                "z",
+                name.key,
+                mode,
+                ms,
+                memo.head(op, step_id, self.entry.services.clock.now_ms(), {"ms": ms}),
+            )
 
-        memo.read(record or await self._pending(name, ops), step_id, unpack)
+        self.recall(name, record or await self._pending(name, ops), unpack)
 
     async def wait(self, step_id: str, wait: Wait) -> Event | None:
         """Wait for an event."""
@@ -346,7 +408,9 @@ class Steps:
         async def ops() -> Sequence[Arg]:
             return outgoing.wait_ops(self.entry, name, step_id, wait)
 
-        found: Event | None = memo.read(record or await self._pending(name, ops), step_id, read_event)
+        found: Event | None = self.recall(
+            name, record or await self._pending(name, ops), read_event
+        )
         return found
 
     async def wait_signal(self, step_id: str, wait: SignalWait) -> Any:
@@ -356,7 +420,7 @@ class Steps:
         async def ops() -> Sequence[Arg]:
             return await signal_ops(self, name, step_id, wait)
 
-        return memo.read(record or await self._pending(name, ops), step_id, unpack)
+        return self.recall(name, record or await self._pending(name, ops), unpack)
 
     async def invoke(self, step_id: str, invoke: Invoke) -> Any:
         """Call another function and wait for its result."""
@@ -365,11 +429,13 @@ class Steps:
         async def ops() -> Sequence[Arg]:
             return outgoing.invoke_ops(self.entry, name, step_id, invoke)
 
-        value = memo.read(record or await self._pending(name, ops), step_id, unpack)
-        codec = self.entry.services.codec(None, invoke.output_type) if invoke.output_type is not UNSET else None
+        value = self.recall(name, record or await self._pending(name, ops), unpack)
+        codec = None
+        if invoke.output_type is not UNSET:
+            codec = self.entry.services.codec(self.entry.function, None, invoke.output_type)
         return value if codec is None else codec.load(value)
 
-    # --- steps that send ------------------------------------------------------------------------------------------------------------
+    # --- steps that send ---
 
     async def send_event(self, step_id: str, events: Sequence[Event]) -> list[str]:
         """Send events in the write that records the step."""
@@ -378,15 +444,22 @@ class Steps:
             record = await self._known(name)
         if record is None:
             record = await self.send_now(name, step_id, events)
-        result: list[str] = memo.read(record, step_id, unpack)
+        result: list[str] = self.recall(name, record, unpack)
         return result
 
     async def send_now(self, name: StepName, step_id: str, events: Sequence[Event]) -> bytes:
         """Send events and record the step that sends them, in one write."""
-        ids, args = await outgoing.event_args(self.entry, name, events)
+        hooks = self.entry.hooks
+        if hooks is not None:
+            events = await hooks.before_send(events)
+        ids, args = outgoing.event_args(self.entry, name, events)
         now = self.entry.services.clock.now_ms()
         record = memo.done("send_event", step_id, now, now, 0, ids)
-        await self.record(name, record, b"", args)
+        try:
+            await self.record(name, record, b"", args)
+        finally:
+            if hooks is not None:
+                await hooks.after_send(ids)
         return record
 
     async def send_signal(self, step_id: str, signal: str, data: Any, hold_ms: int) -> str | None:
@@ -399,7 +472,7 @@ class Steps:
         result: str | None = await self.run(step_id, send, (), UNSET)
         return result
 
-    # --- branches ---------------------------------------------------------------------------------------------------------------
+    # --- branches ---
 
     async def parallel(self, callables: Sequence[Callable[[], Any]], mode: str) -> tuple[Any, ...]:
         """Run branches concurrently; all results in order."""
@@ -425,6 +498,16 @@ async def signal_ops(steps: Steps, name: StepName, step_id: str, wait: SignalWai
         await steps.record(name, memo.failed("signal", step_id, now, now, 0, error))
         return ()
     if held is not None:
-        await steps.record(name, memo.done("signal", step_id, now, now, 0, unpack(held)))
+        # The reservation has delivered it to the run's hash already.
+        found = await steps.entry.services.read_fields(
+            steps.entry.shard, steps.entry.run_id, [name.record]
+        )
+        if found[0] is not None:
+            steps.fields[name.record] = found[0]
         return ()
-    return ("g", name.key, wait.timeout_ms, memo.head("signal", step_id, now, {"signal": wait.signal}))
+    return (
+        "g",
+        name.key,
+        wait.timeout_ms,
+        memo.head("signal", step_id, now, {"signal": wait.signal}),
+    )

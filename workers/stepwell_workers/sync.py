@@ -1,7 +1,7 @@
 """Synchronous functions: the handler and its steps run on one thread of the worker's pool, and one hop to the loop records a step.
 
-A step that cannot finish raises `Suspend` (a BaseException) in the handler's thread; what it waits for is registered with the commit that parks
-the run. A handler that swallows it is failed, with advice.
+A step that cannot finish raises `Suspend` (a BaseException) in the handler's thread; what it waits for is registered with the commit
+that parks the run. A handler that swallows it is failed, with advice.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from stepwell.context import STEP_ATTEMPT, ContextSync
 from stepwell.control import Suspend
 from stepwell.events import Event
 from stepwell.group import GroupSync
+from stepwell.middleware import drive
 from stepwell.runtime import UNSET, Invoke, SignalWait, Wait
 from stepwell.serde.values import pack, unpack
 from stepwell.step import StepSync
@@ -114,12 +115,14 @@ class SyncSteps:
             self.steps.yielding = reason
             raise self._park()
 
-    # --- step.run ------------------------------------------------------------------------------------------------------------------
+    # --- step.run ---
 
-    def run(self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], output_type: Any) -> Any:
+    def run(
+        self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], output_type: Any
+    ) -> Any:
         """Run a callback as a step, on this thread."""
         name, record = self._begin(step_id)
-        codec = self.entry.services.codec(handler, output_type)
+        codec = self.entry.services.codec(self.entry.function, handler, output_type)
         if record is None:
             self._may_execute(name)
             branch = BRANCH.get()
@@ -133,20 +136,23 @@ class SyncSteps:
             else:
                 self._await(self.steps.record(name, record))
                 return value
-        value = memo.read(record, step_id, unpack)
+        value = self.steps.recall(name, record, unpack)
         return value if codec is None else codec.load(value)
 
     def _attempt(
-        self, name: StepName, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], codec: Any
+        self,
+        name: StepName,
+        step_id: str,
+        handler: Callable[..., Any],
+        args: tuple[Any, ...],
+        codec: Any,
     ) -> tuple[Any, bytes]:
         entry = self.entry
         if entry.suspect:
             self._await(entry.services.step_started(entry, step_id))
         made = memo.attempts_made(self.steps.fields.get(name.attempts))
         started = entry.services.clock.now_ms()
-        value = self._guarded(made, handler, args)
-        if entry.services.step_hooks(entry.function):
-            value = self._await(entry.services.after_step(entry, step_id, value))
+        value = self._hooked(name, made, handler, args)
         plain = value if codec is None else codec.dump(value)
         record = memo.done("run", step_id, started, entry.services.clock.now_ms(), made, plain)
         outgoing.check_output(entry, step_id, record)
@@ -154,6 +160,23 @@ class SyncSteps:
         if type(plain) not in PLAIN:
             plain = unpack(record[1:])[5]
         return (plain if codec is None else codec.load(plain)), record
+
+    def _hooked(
+        self, name: StepName, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
+        hooks = self.entry.hooks
+        if hooks is None:
+            return self._guarded(attempt, handler, args)
+        drive(hooks.before_step(name.step_id))
+        value, error = None, None
+        try:
+            value = self._guarded(attempt, handler, args)
+        except Exception as raised:  # noqa: BLE001 - the hooks see it, then it goes on
+            error = raised
+        result = drive(hooks.after_step(name.step_id, value, error))
+        if result.error is not None:
+            raise result.error
+        return result.output
 
     def _guarded(self, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         mark = IN_STEP.set(True)
@@ -173,16 +196,25 @@ class SyncSteps:
         blob = memo.add_attempt(before, entry.services.worker_id, now, now, verdict.payload)
         entry.services.attempt_failed(entry, step_id, verdict, error)
         if verdict.delay_ms is None:
-            record = memo.failed("run", step_id, now, now, memo.attempts_made(blob) - 1, verdict.payload)
+            record = memo.failed(
+                "run", step_id, now, now, memo.attempts_made(blob) - 1, verdict.payload
+            )
             self._await(self.steps.record(name, record, blob))
             return record
         if entry.target:
             self._await(self.steps.retry_target(verdict.delay_ms, blob))
-        raise self._park(("a", name.key, verdict.delay_ms, blob, memo.head("run", step_id, now, {})))
+        raise self._park(
+            ("a", name.key, verdict.delay_ms, blob, memo.head("run", step_id, now, {}))
+        )
 
-    # --- the other steps -----------------------------------------------------------------------------------------------------------
+    # --- the other steps ---
 
-    def _pending(self, step_id: str, ops: "Callable[[StepName], Sequence[Arg]]", decode: Callable[[bytes], Any]) -> Any:
+    def _pending(
+        self,
+        step_id: str,
+        ops: "Callable[[StepName], Sequence[Arg]]",
+        decode: Callable[[bytes], Any],
+    ) -> Any:
         name, record = self._begin(step_id)
         if record is None:
             self._may_execute(name)
@@ -190,7 +222,7 @@ class SyncSteps:
             record = self.steps.fields.get(name.record)
             if record is None:
                 raise self._park(registration)
-        return memo.read(record, step_id, decode)
+        return self.steps.recall(name, record, decode)
 
     def sleep(self, step_id: str, mode: str, ms: int) -> None:
         """Sleep for (mode d) or until (mode u) `ms`."""
@@ -207,12 +239,18 @@ class SyncSteps:
 
     def wait_signal(self, step_id: str, wait: SignalWait) -> Any:
         """Wait for a signal."""
-        return self._pending(step_id, lambda name: self._await(signal_ops(self.steps, name, step_id, wait)), unpack)
+        return self._pending(
+            step_id, lambda name: self._await(signal_ops(self.steps, name, step_id, wait)), unpack
+        )
 
     def invoke(self, step_id: str, invoke: Invoke) -> Any:
         """Call another function and wait for its result."""
-        value = self._pending(step_id, lambda name: outgoing.invoke_ops(self.entry, name, step_id, invoke), unpack)
-        codec = self.entry.services.codec(None, invoke.output_type) if invoke.output_type is not UNSET else None
+        value = self._pending(
+            step_id, lambda name: outgoing.invoke_ops(self.entry, name, step_id, invoke), unpack
+        )
+        codec = None
+        if invoke.output_type is not UNSET:
+            codec = self.entry.services.codec(self.entry.function, None, invoke.output_type)
         return value if codec is None else codec.load(value)
 
     def send_event(self, step_id: str, events: Sequence[Event]) -> list[str]:
@@ -221,7 +259,7 @@ class SyncSteps:
         if record is None:
             self._may_execute(name)
             record = self._await(self.steps.send_now(name, step_id, events))
-        result: list[str] = memo.read(record, step_id, unpack)
+        result: list[str] = self.steps.recall(name, record, unpack)
         return result
 
     def send_signal(self, step_id: str, signal: str, data: Any, hold_ms: int) -> str | None:
@@ -229,19 +267,23 @@ class SyncSteps:
         value = pack(data, where="data")
 
         def send() -> str | None:
-            result: str | None = self._await(self.entry.services.send_signal(signal, value, hold_ms))
+            result: str | None = self._await(
+                self.entry.services.send_signal(signal, value, hold_ms)
+            )
             return result
 
         sent: str | None = self.run(step_id, send, (), UNSET)
         return sent
 
-    # --- branches ------------------------------------------------------------------------------------------------------------------
+    # --- branches ---
 
     def parallel(self, callables: Sequence[Callable[[], Any]], mode: str) -> tuple[Any, ...]:
         """Each branch on a thread of its own; all results in order."""
         self.steps.mode = mode
         results = _Results(len(callables))
-        threads = [self._branch(call, Branch(), results, index) for index, call in enumerate(callables)]
+        threads = [
+            self._branch(call, Branch(), results, index) for index, call in enumerate(callables)
+        ]
         for thread in threads:
             thread.join()
         for _, error in results.rows:
@@ -271,13 +313,17 @@ class SyncSteps:
                     branch.lost = True
                     losing += branch.parked
             now = self.entry.services.clock.now_ms()
-            self._await(self.steps.record_race(name, memo.done("race", RACE, now, now, 0, first), losing))
+            self._await(
+                self.steps.record_race(name, memo.done("race", RACE, now, now, 0, first), losing)
+            )
         value, error = results.rows[first]
         if error is not None:
             raise error
         return value
 
-    def _branch(self, call: Callable[[], Any], branch: Branch, results: "_Results", index: int) -> threading.Thread:
+    def _branch(
+        self, call: Callable[[], Any], branch: Branch, results: "_Results", index: int
+    ) -> threading.Thread:
         context = copy_context()
 
         def work() -> None:
@@ -287,7 +333,9 @@ class SyncSteps:
             except BaseException as error:  # noqa: BLE001 - raised again by who waits for the branch
                 results.put(index, None, error)
 
-        thread = threading.Thread(target=context.run, args=(work,), name=f"stepwell-branch-{index}", daemon=True)
+        thread = threading.Thread(
+            target=context.run, args=(work,), name=f"stepwell-branch-{index}", daemon=True
+        )
         thread.start()
         return thread
 

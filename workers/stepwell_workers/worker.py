@@ -65,7 +65,9 @@ class Worker:
         if not clients:
             raise ConfigError("clients is empty; a worker needs at least one stepwell.Client")
         if concurrency < 1:
-            raise ConfigError(f"concurrency is {concurrency}; write how many items may run at once, at least 1")
+            raise ConfigError(
+                f"concurrency is {concurrency}; write how many items may run at once, at least 1"
+            )
         self._clients = list(clients)
         first = self._clients[0]
         self._url = url or first.redis_url
@@ -90,7 +92,7 @@ class Worker:
         self._fetcher: Fetcher
         self._heartbeat: Heartbeat
 
-    # --- start ---------------------------------------------------------------------------------------------------------------------
+    # --- start ---
 
     async def start(self) -> None:
         """Connect, publish the functions, begin to lease."""
@@ -102,9 +104,14 @@ class Worker:
             logger.warning("%s", warning)
         functions = [function for client in self._clients for function in client.functions.values()]
         if not functions:
-            raise ConfigError("the clients have no functions; define some with @client.create_function(...)")
-        numbers = await registry.register(self.store, functions, self.store.clock.now_ms())
-        self._functions = {number: function for function, number in zip(functions, numbers, strict=True)}
+            raise ConfigError(
+                "the clients have no functions; define some with @client.create_function(...)"
+            )
+        configs = [(function.app_id, function.fn_id, function.config()) for function in functions]
+        numbers = await registry.register(self.store, configs, self.store.clock.now_ms())
+        self._functions = {
+            numbers[function.app_id, function.fn_id]: function for function in functions
+        }
         self.services = Services(
             self.store,
             self.worker_id,
@@ -129,7 +136,7 @@ class Worker:
             self._on_lost,
             interval=self._heartbeat_s,
             lease_ms=self._lease_ms,
-            alive_ms=self._lease_ms,
+            alive_ms=self._lease_ms * 3 // 4,
         )
         self._heartbeat.start()
         # A lease of a worker nobody has heard of would look like a dead worker's.
@@ -162,7 +169,7 @@ class Worker:
         """No item in hand."""
         return not self._entries
 
-    # --- one item ------------------------------------------------------------------------------------------------------------------
+    # --- one item ---
 
     def _begin(self, shard: Transitions, leased: Leased) -> None:
         item = f"{leased.run_id}:{leased.step}" if leased.step else leased.run_id
@@ -189,9 +196,13 @@ class Worker:
             if entry is None or not entry.closing:
                 raise
         except StepwellError:
-            logger.exception("run %s: the entry was given up; its lease will run out", leased.run_id)
+            logger.exception(
+                "run %s: the entry was given up; its lease will run out", leased.run_id
+            )
         except Exception:
-            logger.exception("run %s: a fault of Stepwell's own; the entry was given up", leased.run_id)
+            logger.exception(
+                "run %s: a fault of Stepwell's own; the entry was given up", leased.run_id
+            )
         finally:
             self._heartbeat.drop(item, leased.token)
             if self._entries.get(item) is entry:
@@ -202,11 +213,16 @@ class Worker:
 
     async def _refuse(self, shard: Transitions, leased: Leased) -> None:
         """A run of a function this process doesn't have (an older deployment): give it back for a while."""
-        logger.warning("run %s is of a function this worker does not have; it goes back into the queue", leased.run_id)
+        logger.warning(
+            "run %s is of a function this worker does not have; it goes back into the queue",
+            leased.run_id,
+        )
         attempts = leased.fields.get(b"t:" + leased.step.encode(), b"")
-        await shard.commit(leased.run_id, leased.step, leased.token, 0, ("R", UNKNOWN_DELAY_MS, attempts))
+        await shard.commit(
+            leased.run_id, leased.step, leased.token, 0, ("R", UNKNOWN_DELAY_MS, attempts)
+        )
 
-    # --- messages, lost leases, time limits ------------------------------------------------------------------------------------------
+    # --- messages, lost leases, time limits ---
 
     def _on_message(self, message: bytes) -> None:
         run_id = message[1:].decode()
@@ -237,7 +253,7 @@ class Worker:
                         entry.steps.timed_out.add(key)
                         task.cancel()
 
-    # --- the end -------------------------------------------------------------------------------------------------------------------
+    # --- the end ---
 
     async def drain(self, grace: float = 30.0) -> None:
         """Lease no more, let steps in flight end and be recorded, release the rest at once; then stop. `grace` in seconds."""
@@ -252,7 +268,11 @@ class Worker:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
-            logger.warning("drain: %d entries did not end within %g s; they are released", len(self._entries), grace)
+            logger.warning(
+                "drain: %d entries did not end within %g s; they are released",
+                len(self._entries),
+                grace,
+            )
         await self.stop()
 
     async def stop(self) -> None:
@@ -267,7 +287,9 @@ class Worker:
                     self._idle.clear()
                     await self._idle.wait()
         except TimeoutError:
-            logger.warning("stop: %d entries would not end; their leases will run out", len(self._entries))
+            logger.warning(
+                "stop: %d entries would not end; their leases will run out", len(self._entries)
+            )
         await self._close()
 
     async def abandon(self) -> None:

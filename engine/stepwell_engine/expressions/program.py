@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stepwell.errors import ExpressionError
-
 from stepwell_engine.expressions.closures import Closure, build
 from stepwell_engine.expressions.functions import FUNCTIONS
 from stepwell_engine.expressions.index import Equality, equalities, index_key, lookup

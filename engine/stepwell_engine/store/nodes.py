@@ -5,7 +5,6 @@ Commands of one loop turn leave each node's shared connection in one write.
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final, Self, cast
 
 from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
@@ -24,7 +23,7 @@ from stepwell_engine.store.errors_map import (
 )
 from stepwell_engine.store.node import Node, Resolve, Settings, fixed, through_sentinels
 from stepwell_engine.store.scripts import Script
-from stepwell_engine.store.server_info import ServerInfo, time_ms
+from stepwell_engine.store.server_info import ServerInfo, read
 from stepwell_engine.store.url import Endpoint, ServerUrlError, Target, parse
 from stepwell_engine.store.wire import Arg, Counters
 
@@ -190,7 +189,7 @@ class Server:
 
     async def check_server(self) -> list[ServerInfo]:
         """What each master says about itself, with its clock. Errors as for `call`."""
-        return [await self._info(node, full=True) for node in self._masters()]
+        return [await read(await node.ready(), full=True) for node in self._masters()]
 
     async def aclose(self) -> None:
         """Closes all connections; calls in flight fail with ServerUnavailableError. Idempotent."""
@@ -251,7 +250,13 @@ class Server:
                 return reply
             sent = None
 
-    async def _until(self, deadline: float, node: Node, following: Coroutine[Any, Any, Any]) -> Any:
+    async def _until(
+        self,
+        deadline: float,
+        node: Node,
+        following: Coroutine[Any, Any, Any],
+        seen: list[Exception],
+    ) -> Any:
         try:
             async with asyncio.timeout(deadline):
                 return await following
@@ -338,25 +343,13 @@ class Server:
     async def _loaded_info(self) -> ServerInfo:
         deadline = asyncio.get_running_loop().time() + self._settings.connect_timeout
         while True:
-            info = await self._info(self._only)
+            info = await read(await self._only.ready())
             if not info.loading:
                 return info
             trouble = final(info.endpoint, LoadingError("LOADING"))
             if asyncio.get_running_loop().time() > deadline:
                 raise trouble
             self._only.hold()
-
-    async def _info(self, node: Node, *, full: bool = False) -> ServerInfo:
-        wire = await node.ready()
-        info = ServerInfo.parse(node.endpoint, await wire.call("INFO"))
-        if not full:
-            return info
-        clock = time_ms(await wire.call("TIME"))
-        try:
-            fsync: list[bytes] = await wire.call("CONFIG", "GET", "appendfsync")
-        except (StepwellError, ResponseError):  # managed servers forbid CONFIG
-            fsync = []
-        return replace(info, clock_ms=clock, appendfsync=bytes(fsync[1]).decode() if fsync else "")
 
     def _refresh_soon(self) -> None:
         if self._table is None or self._refreshing is not None or self._closed:

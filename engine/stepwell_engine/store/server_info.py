@@ -1,9 +1,12 @@
 """What a server says about itself, read once at the start and by `stepwell doctor`."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
+from redis.exceptions import ResponseError
+
+from stepwell.errors import StepwellError
 from stepwell_engine.store.url import Endpoint
+from stepwell_engine.store.wire import Wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,18 @@ class ServerInfo:
         )
 
 
-def time_ms(reply: list[Any]) -> int:
-    """The reply to TIME in milliseconds."""
-    return int(reply[0]) * 1000 + int(reply[1]) // 1000
+async def read(wire: Wire, *, full: bool = False) -> ServerInfo:
+    """Asks the server; `full` adds its clock and `appendfsync`. Errors as for `Wire.call`."""
+    info = ServerInfo.parse(wire.endpoint, await wire.call("INFO"))
+    if not full:
+        return info
+    seconds, micros = await wire.call("TIME")
+    try:
+        fsync: list[bytes] = await wire.call("CONFIG", "GET", "appendfsync")
+    except (StepwellError, ResponseError):  # managed servers forbid CONFIG
+        fsync = []
+    return replace(
+        info,
+        clock_ms=int(seconds) * 1000 + int(micros) // 1000,
+        appendfsync=bytes(fsync[1]).decode() if fsync else "",
+    )

@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from stepwell.clock import Clock, SystemClock
-from stepwell.errors import ConfigError, NamespaceError, RunNotFoundError
+from stepwell.errors import NamespaceError, RunNotFoundError
+from stepwell.gateway import check_namespace, check_shards
 from stepwell.ids import shard_of_run
-
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.nodes import Server, ServerInfo
 from stepwell_engine.store.transitions import Transitions
 
 SCHEMA: Final = 1
 """The layout of keys and values; raised when an older process could not read them."""
-
-MAX_SHARDS: Final = 1024  # two Crockford characters at the end of a run id
-MAX_NAMESPACE: Final = 64
 
 
 class Store:
@@ -108,32 +105,6 @@ class Store:
     async def aclose(self) -> None:
         """Close all connections; calls in flight fail. Idempotent."""
         await self.server.aclose()
-
-
-def check_namespace(namespace: object) -> None:
-    """Raise ConfigError unless `namespace` can stand in a key's hash tag."""
-    if not isinstance(namespace, str) or not namespace:
-        raise ConfigError(f'namespace={namespace!r}: write a non-empty string such as "stepwell"')
-    if len(namespace) > MAX_NAMESPACE:
-        raise ConfigError(
-            f"namespace has {len(namespace)} characters; write a name of at most {MAX_NAMESPACE}"
-        )
-    if any(c in "{}" or c.isspace() or not c.isprintable() for c in namespace):
-        raise ConfigError(
-            f"namespace={namespace!r}: braces, white space and control characters are not allowed; "
-            'write a name such as "shop-staging"'
-        )
-
-
-def check_shards(shards: object) -> None:
-    """Raise ConfigError unless `shards` is None or a possible count."""
-    if shards is None:
-        return
-    if isinstance(shards, bool) or not isinstance(shards, int) or not 1 <= shards <= MAX_SHARDS:
-        raise ConfigError(
-            f"shards={shards!r}: write an int from 1 to {MAX_SHARDS}, or leave it out to take the "
-            "namespace as it is"
-        )
 
 
 def _check_stored(namespace: str, shards: int | None, count: int, schema: int) -> None:

@@ -104,7 +104,13 @@ class Transitions:
         return self._server.script(self.keys.root, script, self._root, args, deadline=deadline)
 
     async def ingest(
-        self, seed: str, events: Sequence[NewEvent], *, max_len: int, dedupe_ms: int, deadline: float | None
+        self,
+        seed: str,
+        events: Sequence[NewEvent],
+        *,
+        max_len: int,
+        dedupe_ms: int,
+        deadline: float | None,
     ) -> tuple[str, list[str]]:
         """Accept events; returns the time characters of their ids and, for each, the first event's id if a duplicate."""
         args: list[Arg] = [self._clock.offset_ms, seed, 3_600_000, max_len, dedupe_ms, len(events)]
@@ -123,7 +129,14 @@ class Transitions:
         record_ttl_ms: int,
     ) -> int:
         """Create runs, write event records and acknowledge the entries that caused them."""
-        args: list[Arg] = [self._clock.offset_ms, group, record_ttl_ms, len(entries), *entries, len(records)]
+        args: list[Arg] = [
+            self._clock.offset_ms,
+            group,
+            record_ttl_ms,
+            len(entries),
+            *entries,
+            len(records),
+        ]
         for event, record in records:
             args += (event, record)
         args.append(len(runs))
@@ -141,12 +154,26 @@ class Transitions:
     ) -> list[Leased]:  # fmt: skip
         """Lease up to `want` items of `lanes`, at most `suspects` of them suspects."""
         reply = await self._call(
-            "lease", self._clock.offset_ms, worker, prefix, lease_ms, want, max_bytes, suspects, *lanes
+            "lease",
+            self._clock.offset_ms,
+            worker,
+            prefix,
+            lease_ms,
+            want,
+            max_bytes,
+            suspects,
+            *lanes,
         )
         return [leased(item) for item in reply]
 
     def commit(
-        self, run: str, step: str, token: str, dv: int, clause: Sequence[Arg], ops: Iterable[Arg] = ()
+        self,
+        run: str,
+        step: str,
+        token: str,
+        dv: int,
+        clause: Sequence[Arg],
+        ops: Iterable[Arg] = (),
     ) -> Awaitable[list[bytes]]:
         """Send one commit: `clause` is its letter with up to three arguments, `ops` the flat list of operations.
 
@@ -155,10 +182,16 @@ class Transitions:
         padded = (*clause, "", "", "")[:4]
         return self._call("commit", self._clock.offset_ms, run, step, token, dv, *padded, *ops)
 
-    async def due(self, *, limit: int, horizon_ms: int, timeout_error: bytes, cancelled_error: bytes) -> DueReply:
+    async def due(
+        self, *, limit: int, horizon_ms: int, timeout_error: bytes, cancelled_error: bytes
+    ) -> DueReply:
         """Let what is due happen, at most `limit` items."""
-        r = await self._call("due", self._clock.offset_ms, limit, horizon_ms, timeout_error, cancelled_error)
-        return DueReply(int(r[0]), int(r[1]), float(r[2]) if r[2] else None, float(r[3]) if r[3] else None)
+        r = await self._call(
+            "due", self._clock.offset_ms, limit, horizon_ms, timeout_error, cancelled_error
+        )
+        return DueReply(
+            int(r[0]), int(r[1]), float(r[2]) if r[2] else None, float(r[3]) if r[3] else None
+        )
 
     async def renew(
         self, worker: str, items: Iterable[tuple[str, str]], *, alive_ms: int, lease_ms: int
@@ -173,7 +206,16 @@ class Transitions:
         """Leases past their time."""
         reply = await self._call("expired", self._clock.offset_ms, limit)
         return [
-            Expired(i.decode(), t.decode(), f.decode(), w.decode(), bool(a), su == b"1", int(cr or 0), ss)
+            Expired(
+                i.decode(),
+                t.decode(),
+                f.decode(),
+                w.decode(),
+                bool(a),
+                su == b"1",
+                int(cr or 0),
+                ss,
+            )
             for i, t, f, w, a, su, cr, ss in reply
         ]
 
@@ -182,7 +224,10 @@ class Transitions:
         args: list[Arg] = [self._clock.offset_ms]
         for item in items:
             args += item
-        return [(item.decode(), outcome.decode()) for item, outcome in await self._call("reclaim", *args)]
+        return [
+            (item.decode(), outcome.decode())
+            for item, outcome in await self._call("reclaim", *args)
+        ]
 
     async def started(self, run: str, step: str, token: str, what: bytes) -> bool:
         """A suspect names the step it is about to run; False when its lease is lost."""
@@ -202,33 +247,59 @@ class Transitions:
         return [[(m, p, e) for m, p, e in found] for found in await self._call("candidates", *args)]
 
     async def resolve(
-        self, run: str, step: str, registered: str, status: str, value: bytes, *, early: bool = False
+        self,
+        run: str,
+        step: str,
+        registered: str,
+        status: str,
+        value: bytes,
+        *,
+        early: bool = False,
     ) -> bool:
         """Deliver a result to a waiting step; False when it waits no more."""
         return bool(
-            await self._call("resolve", self._clock.offset_ms, run, step, registered, status, value, "1" if early else "")
+            await self._call(
+                "resolve",
+                self._clock.offset_ms,
+                run,
+                step,
+                registered,
+                status,
+                value,
+                "1" if early else "",
+            )
         )
 
     async def cancel(self, run: str, *, error: bytes, grace_ms: int, tombstone: str = "") -> str:
         """Cancel a run; returns its status letter after the call, '' when unknown."""
-        return bytes(await self._call("cancel", self._clock.offset_ms, run, error, grace_ms, tombstone)).decode()
+        return bytes(
+            await self._call("cancel", self._clock.offset_ms, run, error, grace_ms, tombstone)
+        ).decode()
 
     async def signal_reserve(
         self, hash_: str, run: str, step: str, *, expiry_ms: int, replace: str = ""
     ) -> tuple[bool, str, bytes | None]:
         """Claim a signal for a step: (taken?, holder, value held for it)."""
-        r = await self._call("signal_reserve", self._clock.offset_ms, hash_, run, step, expiry_ms, replace)
+        r = await self._call(
+            "signal_reserve", self._clock.offset_ms, hash_, run, step, expiry_ms, replace
+        )
         return bool(r[0]), r[1].decode(), r[2] if len(r) > 2 else None
 
-    async def signal_send(self, hash_: str, value: bytes, *, hold_ms: int = 0, stale: str = "") -> str:
+    async def signal_send(
+        self, hash_: str, value: bytes, *, hold_ms: int = 0, stale: str = ""
+    ) -> str:
         """The holder ("run:step") a signal is for, or '' when nobody waits (held for `hold_ms`)."""
-        return bytes(await self._call("signal_send", self._clock.offset_ms, hash_, value, hold_ms, stale)).decode()
+        return bytes(
+            await self._call("signal_send", self._clock.offset_ms, hash_, value, hold_ms, stale)
+        ).decode()
 
     async def signal_free(self, hash_: str, holder: str) -> bool:
         """Drop a delivered signal's reservation."""
         return bool(await self._call("signal_free", hash_, holder))
 
-    async def namespace(self, shards: int, schema: int, *, deadline: float | None = None) -> tuple[int, int]:
+    async def namespace(
+        self, shards: int, schema: int, *, deadline: float | None = None
+    ) -> tuple[int, int]:
         """Open the namespace (shard 0 only); returns the stored (shards, schema)."""
         stored = await self._call("namespace", shards, schema, deadline=deadline)
         return int(stored[0]), int(stored[1])
@@ -251,10 +322,15 @@ class Transitions:
         """Remove runs that ended before `before_ms`."""
         return int(await self._call("sweep", before_ms, limit))
 
+    async def forget_consumers(self, group: str, me: str, *, idle_ms: int) -> int:
+        """Delete other consumers of this shard's streams that are silent for longer and owe nothing."""
+        return int(await self._call("forget_consumers", group, me, idle_ms))
+
 
 NAMES = (
     "ingest", "fanout", "plan", "lease", "commit", "due", "renew", "expired", "reclaim", "started", "awaited", "candidates",
     "resolve", "cancel", "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
+    "forget_consumers",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from redis.asyncio.connection import RedisSSLContext, parse_url
+
 from stepwell.errors import StepwellError
 
 _SCHEME = re.compile(r"(?P<tls>rediss|valkeys)|redis|valkey|unix")

@@ -1,6 +1,6 @@
 """INFO to a value."""
 
-from stepwell_engine.store.server_info import ServerInfo, time_ms
+from stepwell_engine.store.server_info import ServerInfo
 from stepwell_engine.store.url import Endpoint
 
 AT = Endpoint()
@@ -27,7 +27,3 @@ def test_valkey_tells_both_versions() -> None:
         AT, b"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n"
     )
     assert (info.product, info.version, info.product_version) == ("valkey", (7, 2, 4), "9.1.2")
-
-
-def test_time() -> None:
-    assert time_ms([b"1700000000", b"999999"]) == 1_700_000_000_999

@@ -33,8 +33,6 @@ if next(holders) then
   return 'x'
 end
 redis.call('ZREM', k_due(), run)
-redis.call('ZREM', k_resumes(f[3], f[4] or ''), run)
-redis.call('ZREM', k_starts(f[3], f[4] or ''), run)
-redis.call('ZREM', k_suspects(f[5]), run)
+if f[2] == 'q' then dequeue(run, f[3], f[4] or '', f[5]) end
 finish(run, 'k', ARGV[3], { st = st, np = f[6], ne = f[7], pa = f[8] }, { 'lt', '' })
 return 'k'

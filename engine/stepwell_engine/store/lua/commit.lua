@@ -34,6 +34,14 @@ local function put(name, value)
   set[#set + 1] = value
 end
 
+-- Lua's stack holds 8,000 results of `unpack`, less what is on it already.
+local function flush()
+  for from = 1, #set, 1000 do
+    redis.call('HSET', key, unpack(set, from, math.min(from + 999, #set)))
+  end
+  set = {}
+end
+
 -- Accept an event in this shard's stream, or owe it to the shard that de-duplicates its id.
 local function send(name, encoded, entropy, id_hash, shard)
   local id = #entropy == 26 and entropy or ulid_time(NOW) .. entropy
@@ -71,7 +79,7 @@ function ops.d()
   if events > 0 and redis.call('HEXISTS', key, 's:' .. target) == 1 then return end
   put('s:' .. target, record)
   put('sz', (tonumber(v[7]) or 0) + #record)
-  v[7] = tonumber(set[#set])
+  v[7] = set[#set]
   if attempts ~= '' then put('t:' .. target, attempts) end
   if v[6] == '1' then put('cr' .. sfx, '0'); put('su' .. sfx, '') end
   if np > 0 then
@@ -160,7 +168,7 @@ end
 
 if clause == 'N' then
   if np ~= tonumber(v[5] or '0') then put('np', np) end
-  if #set > 0 then redis.call('HSET', key, unpack(set)) end
+  flush()
   return { 'OK', dv }
 end
 
@@ -173,17 +181,15 @@ local function release(reason)
   redis.call('ZREM', k_leases(), run .. sfx)
 end
 
-local function flush()
-  redis.call('HSET', key, unpack(set))
-end
-
 local clauses = {}
 
 function clauses.F()
   local f = redis.call('HMGET', key, 'ne', 'pa')
   if ARGV[9] ~= '' then put('t:' .. step, ARGV[9]) end
   release(ARGV[7])
-  finish(run, ARGV[7], ARGV[8], { st = st, np = tostring(np), ne = f[1], pa = f[2] }, set)
+  -- What others of the run hold is found by its hash: this entry's own lease must not be among it.
+  if np > 0 or step ~= '' or #set > 1000 then flush() end
+  finish(run, ARGV[7], ARGV[8], { st = st, np = tostring(np), ne = f[1], pa = f[2], distributed = step ~= '' }, set)
   return { 'OK', dv }
 end
 
@@ -191,7 +197,7 @@ function clauses.S()
   local stop = dv ~= seen and 'AGAIN' or np == 0 and 'STUCK'
   if stop then
     if np ~= tonumber(v[5] or '0') then put('np', np) end
-    if #set > 0 then flush() end
+    flush()
     return { stop, dv }
   end
   release('')
@@ -203,7 +209,7 @@ end
 
 function clauses.R()
   release(ARGV[8] ~= '' and 'retry' or '')
-  put('t:' .. step, ARGV[8])
+  if ARGV[8] ~= '' then put('t:' .. step, ARGV[8]) end
   put('cr' .. sfx, '0')
   local due = NOW + tonumber(ARGV[7])
   if step == '' then

@@ -16,10 +16,10 @@ local function root(run)
 end
 
 local function graceless(run)
-  local f = redis.call('HMGET', k_run(run), 'st', 'np', 'ne', 'pa', 'l')
+  local f = redis.call('HMGET', k_run(run), 'st', 'np', 'ne', 'pa', 'er')
   if f[1] ~= 'x' then return end
   redis.call('ZREM', k_leases(), run)
-  finish(run, 'k', ARGV[5], { st = 'x', np = f[2], ne = f[3], pa = f[4], distributed = true }, { 'lt', '' })
+  finish(run, 'k', f[5] or ARGV[5], { st = 'x', np = f[2], ne = f[3], pa = f[4], distributed = true }, { 'lt', '' })
 end
 
 local function timer(run, step)

@@ -2,17 +2,20 @@
 -- KEYS root
 -- ARGV offset group record_ttl acks [entry]... events [event record]... runs [run fn lane blob start created noemit parent key score]...
 -- An entry is acknowledged and deleted in the same write as its effects: a redelivered batch finds its runs existing, since a
--- run's hash outlives every delivery of its event (sweep.lua waits for the streams). Returns how many runs were created.
+-- run's hash outlives every delivery of its event (sweep.lua waits for the streams). A batch whose entries are all gone was handled by
+-- another coordinator, with its plan: this late word does nothing. Returns how many runs were created.
 --- include create
 local group, ttl = ARGV[2], ARGV[3]
 local at = 4
 local n = tonumber(ARGV[at])
 if n > 0 then
+  local left = 0
   for from = at + 1, at + n, 1000 do
     local to = math.min(from + 999, at + n)
     redis.call('XACK', k_events(), group, unpack(ARGV, from, to))
-    redis.call('XDEL', k_events(), unpack(ARGV, from, to))
+    left = left + redis.call('XDEL', k_events(), unpack(ARGV, from, to))
   end
+  if left == 0 then return 0 end
 end
 at = at + n + 1
 n = tonumber(ARGV[at])

@@ -26,6 +26,7 @@ local function take(item, suspect)
   local token = prefix .. '.' .. count
   local history = log(f.h, 'L' .. NOW .. ' ' .. worker .. ' ' .. (f.qa or NOW) .. suffix)
   local su = suspect and '1' or ''
+  if suspect then redis.call('HDEL', key, 'ss' .. suffix) end
   if suffix == '' then
     if f.rs ~= 'q' then return end
     redis.call('HSET', key, 'st', f.st == 'q' and move(f.st, 'r') or f.st, 'rs', 'l', 'l', token, 'w', worker, 'su', su,

@@ -3,7 +3,7 @@
 -- ARGV offset [item token max_crashes error]...
 -- A suspect whose process died again has one crash more; at max_crashes its run fails with `error`. An item that is no suspect
 -- becomes one when its process is dead, and is simply queued when the process lives (its lease lapsed: fenced, no crash).
--- Returns {[item, outcome]...}: queued · suspect · failed · kept (renewed meanwhile).
+-- Returns {[item, outcome]...}: queued · suspect · failed · cancelled · kept (renewed meanwhile).
 --- include finish
 local out = {}
 
@@ -27,15 +27,18 @@ for i = 2, #ARGV, 4 do
   local f = redis.call('HMGET', key, 'st', 'l' .. suffix, 'f', 'k', 'a', 't', 'su' .. suffix, 'h', 'w' .. suffix, 'np', 'ne', 'pa')
   local expiry = tonumber(redis.call('ZSCORE', k_leases(), item) or 0)
   local outcome = 'kept'
-  if f[2] == token and expiry <= NOW then
+  if f[2] == token and expiry <= NOW and not ended(f[1]) then
     redis.call('ZREM', k_leases(), item)
     local alive = tonumber(redis.call('ZSCORE', k_workers(), f[9] or '') or 0) > NOW
     if f[1] == 'x' then
-      finish(run, 'k', err, { st = 'x', np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
+      redis.call('HSET', key, 'l' .. suffix, '')
+      -- Whoever cancelled it said why.
+      finish(run, 'k', redis.call('HGET', key, 'er') or err, { st = 'x', np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
       outcome = 'cancelled'
     elseif f[7] == '1' and not alive then
       local crashes = redis.call('HINCRBY', key, 'cr' .. suffix, 1)
       if crashes >= most then
+        redis.call('HSET', key, 'l' .. suffix, '')
         finish(run, 'f', err, { st = f[1], np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
         outcome = 'failed'
       else

@@ -11,7 +11,12 @@ for i = 2, #ARGV, 2 do
   if old then
     local o = cmsgpack.unpack(old)
     number = o[1]
-    if o[3] ~= config and o[2] <= started then written = 1 end
+    if o[3] ~= config and o[2] <= started then
+      written = 1
+    elseif o[3] == config and o[2] < started then
+      -- Or a process that began in between, with another config, would win over this newer one.
+      redis.call('HSET', k_functions(), field, cmsgpack.pack({ number, started, config }))
+    end
   else
     number = redis.call('HINCRBY', k_meta(), 'functions', 1)
     written = 1

@@ -7,7 +7,7 @@ local runs = redis.call('ZRANGEBYSCORE', k_ended(), '-inf', '(' .. ARGV[1], 'LIM
 for _, run in ipairs(runs) do
   local fn = redis.call('HGET', k_run(run), 'f')
   if fn then redis.call('ZREM', k_fn_runs(fn), run) end
-  redis.call('DEL', k_run(run))
+  redis.call('UNLINK', k_run(run))
   redis.call('ZREM', k_ended(), run)
 end
 return #runs

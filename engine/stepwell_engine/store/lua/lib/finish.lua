@@ -29,9 +29,23 @@ local function resolve_parent(parent, status, value)
   end
 end
 
+-- The root's own place, when something else than the root ends the run.
+local function drop_root(run)
+  local f = redis.call('HMGET', k_run(run), 'rs', 'f', 'k', 'a', 'l', 'w')
+  if f[1] == 'd' then
+    redis.call('ZREM', k_due(), run)
+  elseif f[1] == 'q' then
+    dequeue(run, f[2], f[3] or '', f[4])
+  elseif f[5] and f[5] ~= '' then
+    redis.call('ZREM', k_leases(), run)
+    tell(f[6], 'c' .. run)
+  end
+end
+
 -- What still waits on behalf of a run that ends: timers, waits, planned items, children to cancel.
 local function drop_pendings(run)
   local key = k_run(run)
+  drop_root(run)
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
     local name = all[i]
@@ -46,6 +60,8 @@ local function drop_pendings(run)
       local step = string.sub(name, 3)
       redis.call('ZREM', k_leases(), run .. ':' .. step)
       tell(redis.call('HGET', key, 'w:' .. step), 'c' .. run)
+      -- A heartbeat that finds its token would put the lease back.
+      redis.call('HSET', key, name, '')
     end
   end
 end
@@ -54,6 +70,7 @@ end
 local function finish(run, to, payload, f, extra)
   local key = k_run(run)
   move(f.st, to)
+  if f.st == 'x' then redis.call('ZREM', k_due(), run .. ':!') end
   if f.np and f.np ~= '0' and f.np ~= '' or f.distributed then drop_pendings(run) end
   redis.call('HSET', key, 'st', to, 'rs', '', 'l', '', 'np', '0', 'ea', NOW, to == 'c' and 'o' or 'er', payload, unpack(extra))
   redis.call('ZADD', k_ended(), NOW, run)

@@ -29,3 +29,15 @@ local function enqueue(item, fn, key, lane, resume, score)
   end
   ring(lane)
 end
+
+-- Out of wherever the item waits; indexes left empty go too. lease.lua would find them so, but only if somebody leases again.
+local function dequeue(item, fn, key, lane)
+  redis.call('ZREM', k_suspects(lane), item)
+  local resumes, starts = k_resumes(fn, key), k_starts(fn, key)
+  if redis.call('ZREM', resumes, item) + redis.call('ZREM', starts, item) == 0 then return end
+  if redis.call('EXISTS', resumes, starts) == 0 then
+    READY[fn .. ':' .. key] = nil
+    redis.call('ZREM', k_ready_keys(fn), key)
+    if redis.call('EXISTS', k_ready_keys(fn)) == 0 then redis.call('ZREM', k_ready_fns(lane), fn) end
+  end
+end

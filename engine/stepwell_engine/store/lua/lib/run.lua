@@ -70,9 +70,7 @@ local function unindex(run, step, p)
     if redis.call('HINCRBY', paths, p[7], -1) <= 0 then redis.call('HDEL', paths, p[7]) end
   elseif kind == 'P' then
     local f = redis.call('HMGET', k_run(run), 'f', 'k', 'a')
-    local item = run .. ':' .. step
-    redis.call('ZREM', k_resumes(f[1], f[2] or ''), item)
-    redis.call('ZREM', k_suspects(f[3]), item)
+    dequeue(run .. ':' .. step, f[1], f[2] or '', f[3])
   end
 end
 

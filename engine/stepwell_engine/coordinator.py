@@ -1,0 +1,243 @@
+"""The coordinator: reads the streams, fans out, keeps time, recovers and sweeps. Stateless; any number may run."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from stepwell.durations import Duration, parse_duration
+from stepwell.errors import ConfigError
+from stepwell_engine.deliver import Delivery
+from stepwell_engine.entries import Batch
+from stepwell_engine.fanout import Fanout
+from stepwell_engine.gauges import Gauges
+from stepwell_engine.loop import TROUBLE, Backoff, Loop, boot_seconds
+from stepwell_engine.matching import Matcher
+from stepwell_engine.metrics import Metrics
+from stepwell_engine.reader import Read, Reader
+from stepwell_engine.recovery import Recovery
+from stepwell_engine.registry import Registry
+from stepwell_engine.retention import MIN_RETENTION_MS, Retention
+from stepwell_engine.store.store import Store
+from stepwell_engine.timers import Timer
+
+_STOP_GRACE: Final = 5.0
+_CLAIM_EVERY: Final = 3  # times in the idle time after which entries are claimed
+
+logger = logging.getLogger("stepwell.coordinator")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How often a coordinator does what; times in milliseconds.
+
+    `claim_ms`: silence after which another's entries are taken over. `sweep_every_ms`: between looks for
+    runs past their retention. `sample_every_ms`: between looks at the queues for their gauges.
+    """
+
+    block_ms: int = 5_000
+    claim_ms: int = 15_000
+    sweep_every_ms: int = 30_000
+    sample_every_ms: int = 10_000
+
+
+class Coordinator:
+    """Serves a namespace until stopped.
+
+    `retention` (a duration, at least a minute) is how long ended runs are kept. The server may go away
+    and come back meanwhile. Raises ConfigError, DurationError.
+
+        coordinator = Coordinator(store, retention="7d")
+        async with coordinator:
+            ...
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        coordinator_id: str | None = None,
+        retention: Duration = "7d",
+        settings: Settings | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        kept = parse_duration(retention, argument="retention")
+        if kept < MIN_RETENTION_MS:
+            raise ConfigError(f'retention={retention!r} is too short; write at least "1m"')
+        self.id = coordinator_id or f"c-{secrets.token_hex(6)}"
+        self.metrics = metrics or Metrics()
+        self.registry = Registry(store)
+        self._store = store
+        self._settings = settings or Settings()
+        self._matcher = Matcher(store, self.metrics)
+        self._fanout = Fanout(store, self.registry, self._matcher, self.metrics)
+        self._delivery = Delivery(store, self.registry, self.metrics)
+        self._retention = Retention(store, kept, self.metrics)
+        self._gauges = Gauges(store, self.registry, self.metrics)
+        recovery = Recovery(store, self.registry, self.metrics)
+        self._timers = [Timer(store, i, recovery, self.metrics) for i in range(len(store.shards))]
+        self._readers = self._make_readers()
+        self._polls: list[Loop] = []
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since every stream was last polled with success; None until it was."""
+        ages = [loop.age for loop in self._polls]
+        found = [age for age in ages if age is not None]
+        return max(found) if found and len(found) == len(ages) else None
+
+    async def start(self) -> None:
+        """Prepare the streams and begin. Raises ServerError when the server can't be used now."""
+        await self._prepare()
+        self._task = asyncio.create_task(self._serve())
+
+    async def stop(self) -> None:
+        """End: what was read is finished within 5 s, the rest is left to other coordinators. Idempotent."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_STOP_GRACE):
+                await asyncio.gather(*(reader.drain() for reader in self._readers))
+        except TimeoutError:
+            for reader in self._readers:
+                reader.cancel()
+            await asyncio.gather(*(reader.drain() for reader in self._readers))
+
+    async def run(self) -> None:
+        """Start, and serve until cancelled."""
+        await self.start()
+        try:
+            assert self._task is not None
+            await asyncio.shield(self._task)
+        finally:
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def idle(self) -> bool:
+        """Whether the streams are drained and nothing is in flight here. For tests. Raises ServerError."""
+        if any(reader.busy for reader in self._readers):
+            return False
+        keys = [shard.keys for shard in self._store.shards]
+        call = self._store.server.call
+        # Handled entries are deleted: an empty stream is one with nothing undelivered or pending.
+        lengths = await asyncio.gather(
+            *(call(k.root, "XLEN", stream) for k in keys for stream in (k.events, k.outbox))
+        )
+        return not any(lengths)
+
+    def poke(self) -> None:
+        """Look at what is due now: the test harness moved the clock."""
+        for timer in self._timers:
+            timer.poke()
+
+    def _make_readers(self) -> list[Reader]:
+        shard_of = {shard.keys.root: i for i, shard in enumerate(self._store.shards)}
+        return [
+            Reader(
+                self._store, [shard_of[root] for root in roots], self.id, self._handle, self.metrics,
+                block_ms=self._settings.block_ms, claim_ms=self._settings.claim_ms,
+            )
+            for roots in self._store.server.same_node(shard_of)
+        ]  # fmt: skip
+
+    async def _prepare(self) -> None:
+        await asyncio.gather(*(reader.prepare() for reader in self._readers))
+        await self.registry.refresh()
+
+    async def _serve(self) -> None:
+        loops = [Loop("timer", timer.turn, self.metrics) for timer in self._timers]
+        self._polls = [Loop("reading", reader.read, self.metrics) for reader in self._readers]
+        for reader in self._readers:
+            loops.append(
+                self._every("claiming", reader.claim, self._settings.claim_ms / _CLAIM_EVERY)
+            )
+        loops.append(self._every("sweeping", self._upkeep, self._settings.sweep_every_ms))
+        loops.append(self._every("sampling", self._sample, self._settings.sample_every_ms))
+        async with asyncio.TaskGroup() as group:
+            for loop in (*loops, *self._polls):
+                group.create_task(loop.run())
+
+    def _every(self, name: str, action: Callable[[], Awaitable[object]], ms: float) -> Loop:
+        async def turn() -> None:
+            await action()
+            await asyncio.sleep(ms / 1000)
+
+        return Loop(name, turn, self.metrics)
+
+    async def _upkeep(self) -> None:
+        if self._store.server.is_cluster:
+            self._matcher.skew_us = await self._skew_us()
+        await self._retention.sweep()
+        await self._retention.forget_consumers(self.id)
+
+    async def _sample(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(0.01)
+        self.metrics.loop_lag.set(max(0.0, loop.time() - began - 0.01))
+        await self._gauges.sample()
+
+    async def _skew_us(self) -> int:
+        """How far the masters' clocks differ at most, the round trip included."""
+        began = boot_seconds()
+        replies = await self._store.server.each_master("TIME")
+        times = [int(reply[0]) * 1_000_000 + int(reply[1]) for reply in replies.values()]
+        return max(times) - min(times) + int((boot_seconds() - began) * 1e6)
+
+    async def _handle(self, read: Read) -> None:
+        """All that one read brought. Tried again while the server is away and the read is fresh."""
+        backoff = Backoff()
+        while True:
+            try:
+                await asyncio.gather(
+                    self._handle_events(read),
+                    *(self._delivery.handle(shard, rows) for shard, rows in read.owed.items()),
+                )
+            except TROUBLE as error:
+                self.metrics.redis_errors.inc()
+                logger.warning("handling a batch: %s", error)
+                await backoff.pause()
+            else:
+                return
+
+    async def _handle_events(self, read: Read) -> None:
+        batches = [Batch(shard, rows) for shard, rows in read.events.items()]
+        for batch in batches:
+            if batch.wakes:
+                self._timers[batch.shard].poke()
+        await asyncio.gather(*(self._fanout.drop(b) for b in batches if b.wakes or b.bad))
+        batches = [batch for batch in batches if batch.entries]
+        try:
+            await self._fanout.handle(batches)
+        except TROUBLE:
+            raise
+        except Exception:
+            logger.exception("a batch of events can't be handled whole; each is tried alone")
+            await self._one_by_one(batches)
+
+    async def _one_by_one(self, batches: list[Batch]) -> None:
+        """One entry must not hold up the others: it is found, recorded and given up."""
+        for batch in batches:
+            for entry in batch.entries:
+                alone = Batch(batch.shard, ())
+                alone.entries.append(entry)
+                try:
+                    await self._fanout.handle([alone])
+                except TROUBLE:
+                    raise
+                except Exception as error:  # noqa: BLE001  whatever it is, it is this entry's
+                    await self._fanout.poison(
+                        batch.shard, entry, f"{type(error).__name__}: {error}"
+                    )

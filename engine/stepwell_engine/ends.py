@@ -1,0 +1,73 @@
+"""The end of a run as an event: built from the run's hash only when a function or a wait asks for it."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from stepwell.events import Event, encode_event
+from stepwell.ids import ulid_ms, ulid_time_chars
+from stepwell.serde.values import unpack
+from stepwell_engine.entries import Entry, blob_event
+from stepwell_engine.registry import Registry
+from stepwell_engine.store.store import Store
+
+_FIELDS: Final[tuple[str, ...]] = ("f", "a", "e", "o", "er", "pa", "st")
+_TAILS: Final = {
+    "inngest/function.finished": "F0",
+    "inngest/function.failed": "F1",
+    "inngest/function.cancelled": "F2",
+}
+_STATUS: Final = {b"c": "Completed", b"f": "Failed", b"k": "Cancelled"}
+
+
+async def load_ends(
+    store: Store, registry: Registry, shard: int, entries: Sequence[Entry]
+) -> tuple[list[Entry], list[Entry]]:
+    """Fill in ends with their ids and data: (events, entries whose run is gone). Raises ServerUnavailableError."""
+    keys = store.keys(shard)
+    calls = [store.server.call(keys.root, "HMGET", keys.run(e.run), *_FIELDS) for e in entries]
+    replies: list[list[bytes | None]] = await asyncio.gather(*calls)
+    events: list[Entry] = []
+    gone: list[Entry] = []
+    for entry, values in zip(entries, replies, strict=True):
+        run = dict(zip(_FIELDS, values, strict=True))
+        if run["st"] is None or entry.name not in _TAILS:
+            gone.append(entry)
+        else:
+            events.append(_filled(entry, run, registry))
+    return events, gone
+
+
+def end_id(name: str, run: str, ms: int) -> str:
+    """The id of the event that says a run ended: the same on every delivery."""
+    return ulid_time_chars(ms) + run[10:24] + _TAILS[name]
+
+
+def _filled(entry: Entry, run: Mapping[str, bytes | None], registry: Registry) -> Entry:
+    ms = entry.us // 1000
+    id_ = end_id(entry.name, entry.run, ms)
+    event = Event(entry.name, _data(entry.run, run, registry), ts=ms)
+    return entry._replace(id=id_, data=encode_event(event))
+
+
+def _data(run_id: str, run: Mapping[str, bytes | None], registry: Registry) -> dict[str, Any]:
+    function = registry.numbered((run["f"] or b"").decode())
+    blob = run["e"]
+    event = blob_event(blob, ulid_ms(blob[:26].decode())).to_dict() if blob else None
+    status = run["st"] or b""
+    data: dict[str, Any] = {
+        "function_id": function.id if function else "",
+        "fn_id": function.fn if function else "",
+        "run_id": run_id,
+        "event": event,
+        "events": [event] if event else [],
+        "_inngest": {"status": _STATUS.get(status, "Unknown")},
+    }
+    if status == b"c":
+        data["result"] = unpack(run["o"]) if run["o"] else None
+    elif run["er"]:
+        data["error"] = unpack(run["er"])
+    if run["pa"]:
+        # "run:step" here; the incumbent's correlation ids join them by a dot.
+        data["correlation_id"] = run["pa"].decode().replace(":", ".", 1)
+    return data

@@ -1,0 +1,247 @@
+"""The engine as a client sees it: what `stepwell.gateway.Gateway` asks, over a Store."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from stepwell.errors import (
+    FunctionNotFoundError,
+    RunNotFoundError,
+    SendEventsError,
+    StreamFullError,
+)
+from stepwell.events import Event
+from stepwell.gateway import GatewayOptions, RunQuery
+from stepwell.ids import event_entropy, event_shard, function_shard, is_ulid, run_id, ulid_ms
+from stepwell.records import EventRecord, Page, Run, RunStatus, RunSummary, run_status
+from stepwell.serde.values import pack, unpack
+from stepwell_engine import views
+from stepwell_engine.directory import Directory
+from stepwell_engine.listing import list_runs
+from stepwell_engine.routing import event_route
+from stepwell_engine.signals import send_signal
+from stepwell_engine.store.store import Store
+from stepwell_engine.store.transitions import NewEvent, Transitions
+from stepwell_engine.watcher import Watcher
+
+MAX_STREAM: Final = 1_000_000
+"""Events that may wait on one shard; a send beyond is refused, so that memory has a bound."""
+
+DEDUPE_MS: Final = 86_400_000
+CANCEL_GRACE_MS: Final = 10_000
+_STREAM_LOOK: Final = 1_000  # entries of one shard's stream looked at for one event
+
+
+class StoreGateway:
+    """A client's door to one namespace, on one event loop."""
+
+    def __init__(self, store: Store, deadline: float) -> None:
+        self.store = store
+        self._deadline = deadline
+        self._directory = Directory(store)
+        self._watcher = Watcher(store)
+
+    @classmethod
+    async def open(cls, options: GatewayOptions) -> "StoreGateway":
+        """Connect and check. Errors as for `Store.open`."""
+        store = await Store.open(
+            options.url,
+            namespace=options.namespace,
+            shards=options.shards,
+            clock=options.clock,
+            deadline=options.deadline,
+        )
+        return cls(store, options.deadline)
+
+    async def send(self, seed: str, events: Sequence[Event], encoded: Sequence[bytes]) -> list[str]:
+        """Accept events; their ids in order."""
+        shards = self.store.shards
+        count = len(shards)
+        home = event_shard(seed, count)
+        parts: dict[int, list[int]] = {}
+        items: list[NewEvent] = []
+        for index, event in enumerate(events):
+            entropy = event_entropy(seed, index)
+            if event.id:
+                hash_, shard = event_route(event.id, count)
+            else:
+                hash_, shard = "", home
+            parts.setdefault(shard, []).append(index)
+            items.append(NewEvent(event.name, encoded[index], entropy, hash_))
+        if len(parts) == 1:
+            return await self._ingest(shards[next(iter(parts))], seed, items)
+        return await self._send_parts(seed, items, parts)
+
+    async def _send_parts(
+        self, seed: str, items: Sequence[NewEvent], parts: dict[int, list[int]]
+    ) -> list[str]:
+        """Each shard accepts its part whole or not; a part that failed does not undo others."""
+        replies = await asyncio.gather(
+            *(
+                self._ingest(self.store.shards[shard], seed, [items[i] for i in indexes])
+                for shard, indexes in parts.items()
+            ),
+            return_exceptions=True,
+        )
+        ids = [""] * len(items)
+        failures: list[BaseException] = []
+        for indexes, reply in zip(parts.values(), replies, strict=True):
+            if isinstance(reply, BaseException):
+                failures.append(reply)
+                continue
+            for index, event_id in zip(indexes, reply, strict=True):
+                ids[index] = event_id
+        accepted = [event_id for event_id in ids if event_id]
+        if not failures:
+            return ids
+        if not accepted or not isinstance(failures[0], Exception):
+            raise failures[0]
+        raise SendEventsError(
+            f"{len(accepted)} of {len(items)} events were accepted (.ids), the others not: "
+            f"{failures[0]}",
+            accepted,
+        ) from failures[0]
+
+    async def _ingest(self, shard: Transitions, seed: str, items: Sequence[NewEvent]) -> list[str]:
+        try:
+            stamp, firsts = await shard.ingest(
+                seed, items, max_len=MAX_STREAM, dedupe_ms=DEDUPE_MS, deadline=self._deadline
+            )
+        except ResponseError as error:
+            if str(error).startswith("FULL"):
+                raise StreamFullError(
+                    f"shard {shard.shard} has {str(error)[5:]} events waiting, the most is "
+                    f"{MAX_STREAM:,}: its coordinators are behind or stopped; send again later"
+                ) from error
+            raise
+        return [first or stamp + item.entropy for first, item in zip(firsts, items, strict=True)]
+
+    async def function(self, name: str) -> tuple[str, str]:
+        """App and id of the one function called `app-fn`."""
+        found = await self._directory.slug(name)
+        if len(found) == 1:
+            return found[0].app_id, found[0].fn_id
+        if not found:
+            raise FunctionNotFoundError(
+                f"function={name!r}: no worker has registered such a function in namespace "
+                f"{self.store.namespace!r}; write app-fn, and start a worker of that app once"
+            )
+        pairs = " and ".join(f"app {f.app_id!r} fn {f.fn_id!r}" for f in found)
+        raise FunctionNotFoundError(
+            f"function={name!r} may be {pairs}; write reference_function(app_id=, function_id=)"
+        )
+
+    async def start(self, seed: str, app_id: str, fn_id: str, encoded: bytes) -> str:
+        """Start a run of a registered function with that event; the run's id."""
+        if await self._directory.find(app_id, fn_id) is None:
+            raise FunctionNotFoundError(
+                f"function: no worker has registered {fn_id!r} of app {app_id!r} in namespace "
+                f"{self.store.namespace!r}; start a worker of that app once"
+            )
+        shard = function_shard(app_id, fn_id, len(self.store.shards))
+        target = pack([app_id, fn_id, ""])
+        item = NewEvent(
+            "inngest/function.invoked", encoded, event_entropy(seed, 0), kind="v", extra=target
+        )
+        (event_id,) = await self._ingest(self.store.shards[shard], seed, [item])
+        return run_id(ulid_ms(event_id), event_id, app_id, fn_id, shard)
+
+    async def result(self, run_id: str, *, expected: bool = False) -> tuple[RunStatus, Any]:
+        """Wait for a run's end: its status with its output, or with its ErrorInfo."""
+        await self._watcher.ended(run_id, expected=expected)
+        key = self.store.of_run(run_id).keys.run(run_id)
+        letter, output, error = await self.store.server.call(key, "HMGET", key, "st", "o", "er")
+        if letter is None:
+            raise _no_run(run_id)
+        if letter == b"c":
+            return RunStatus.COMPLETED, None if output is None else unpack(output)
+        return run_status(letter.decode(), ""), views.error_info(unpack(error) if error else {})
+
+    async def wait(self, run_id: str) -> Run:
+        """Wait for a run's end."""
+        await self._watcher.ended(run_id)
+        return await self.run(run_id)
+
+    async def run(self, run_id: str) -> Run:
+        """A run, whole."""
+        key = self.store.of_run(run_id).keys.run(run_id)
+        flat: list[bytes] = await self.store.server.call(key, "HGETALL", key)
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        if b"st" not in fields:
+            raise _no_run(run_id)
+        function = await self._directory.numbered(fields[b"f"].decode())
+        return views.run(run_id, function.fn_id if function else "", fields)
+
+    async def runs(self, query: RunQuery) -> Page[RunSummary]:
+        """Runs, newest first."""
+        return await list_runs(self.store, self._directory, query)
+
+    async def cancel(self, run_id: str, reason: str) -> RunStatus:
+        """Cancel a run; its status afterwards."""
+        payload = {
+            "code": "run_cancelled",
+            "name": "RunCancelledError",
+            "message": reason,
+            "stack": None,
+        }
+        shard = self.store.of_run(run_id)
+        letter = await shard.cancel(run_id, error=pack(payload), grace_ms=CANCEL_GRACE_MS)
+        if not letter:
+            raise _no_run(run_id)
+        return run_status(letter, "")
+
+    async def signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:
+        """Send a signal; the run that received it."""
+        return await send_signal(self.store, signal, value, hold_ms=hold_ms)
+
+    async def event(self, event_id: str) -> EventRecord | None:
+        """What became of an event. Its id does not tell its shard, so all of them are asked."""
+        if not is_ulid(event_id):
+            return None
+        shards = self.store.shards
+        found = await asyncio.gather(*(self._record(shard, event_id) for shard in shards))
+        record = next((r for r in found if r is not None), None)
+        if record is not None and record.event is None and record.run_ids:
+            event = await self._event_of(record.run_ids[0])
+            return _with_event(record, event)
+        return record
+
+    async def _record(self, shard: Transitions, event_id: str) -> EventRecord | None:
+        server, key = self.store.server, shard.keys.build("record", event_id)
+        accepted = ulid_ms(event_id)
+        raw: bytes | None = await server.call(key, "GET", key)
+        if raw is not None:
+            return views.event(event_id, raw, accepted)
+        # Not handled yet: its entry was written in the ms of its id (a failover's clock aside).
+        at = accepted - self.store.clock.offset_ms
+        stream = shard.keys.events
+        entries: list[Any] = await server.call(
+            stream, "XRANGE", stream, at - 1, at + 1, "COUNT", _STREAM_LOOK
+        )
+        for _, flat in entries:
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            if fields.get(b"i") == event_id.encode():
+                return views.waiting_event(event_id, fields[b"d"], accepted)
+        return None
+
+    async def _event_of(self, run_id: str) -> Event | None:
+        key = self.store.of_run(run_id).keys.run(run_id)
+        blob: bytes | None = await self.store.server.call(key, "HGET", key, "e")
+        return next(iter(views.trigger_events({b"e": blob})), None) if blob else None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._watcher.aclose()
+        await self.store.aclose()
+
+
+def _with_event(record: EventRecord, event: Event | None) -> EventRecord:
+    return EventRecord(
+        id=record.id, accepted_at=record.accepted_at, event=event, outcomes=record.outcomes
+    )
+
+
+def _no_run(run_id: str) -> RunNotFoundError:
+    return RunNotFoundError(f"there is no run {run_id!r}, or its retention is over")

@@ -1,0 +1,217 @@
+"""Reads the streams as one consumer of the group: new entries, and those that others left behind."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from stepwell_engine.fanout import GROUP
+from stepwell_engine.loop import boot_seconds
+from stepwell_engine.metrics import Metrics
+from stepwell_engine.store.store import Store
+
+STALE_S: Final = 30.0
+"""Age above which a read batch is dropped: this process was stopped, and another has claimed it."""
+
+_COUNT: Final = 500
+_LEAST: Final = 8
+_READ_BYTES: Final = 32 << 20
+_IN_FLIGHT: Final = 2
+_CLAIM: Final = 200
+
+logger = logging.getLogger("stepwell.coordinator")
+
+Row = tuple[bytes, list[bytes]]
+
+
+@dataclass(slots=True)
+class Read:
+    """What one read brought: rows by shard of the event streams and of the outboxes."""
+
+    events: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
+    owed: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
+    at: float = field(default_factory=boot_seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds until it is stale."""
+        return self.at + STALE_S - boot_seconds()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its number of entries and their bytes, roughly."""
+        rows = [row for part in (self.events, self.owed) for some in part.values() for row in some]
+        return len(rows), sum(len(flat[9]) for _, flat in rows if len(flat) > 9)
+
+
+class Reader:
+    """Reads some shards' streams and hands what comes to `handle`, two reads at a time.
+
+    All shards of a node share one blocking call, in a Cluster each has its own. `handle` acknowledges;
+    what it raises leaves the entries pending, to be claimed after `claim_ms`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        shards: Sequence[int],
+        consumer: str,
+        handle: Callable[[Read], Awaitable[None]],
+        metrics: Metrics,
+        *,
+        block_ms: int = 5_000,
+        claim_ms: int = 15_000,
+    ) -> None:
+        self._store = store
+        self._consumer = consumer
+        self._handle = handle
+        self._metrics = metrics
+        self._block_ms = block_ms
+        self._claim_ms = claim_ms
+        self._root = store.keys(shards[0]).root
+        self._streams: dict[str, tuple[int, bool]] = {}
+        for shard in shards:
+            keys = store.keys(shard)
+            self._streams[keys.events] = (shard, True)
+            self._streams[keys.outbox] = (shard, False)
+        self._count = _COUNT
+        self._slots = asyncio.Semaphore(_IN_FLIGHT)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._working: set[tuple[str, bytes]] = set()
+        self._cursors: dict[str, bytes] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether something read is not handled yet."""
+        return bool(self._tasks)
+
+    async def prepare(self) -> None:
+        """Create the groups of its streams where they are missing. Raises ServerError."""
+        for stream in self._streams:
+            try:
+                # From 0: handled entries are deleted, so all that a new group finds is owed.
+                await self._store.server.call(
+                    self._root, "XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"
+                )
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def read(self) -> None:
+        """Wait for new entries and start to handle them. Raises ServerError."""
+        async with self._slots:
+            pass  # a free slot first: what is read and not handled ages
+        reply = await self._call_group(
+            lambda: self._store.server.blocking(
+                self._root,
+                "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._count, "BLOCK", self._block_ms,
+                "STREAMS", *self._streams, *([">"] * len(self._streams)),
+                timeout=self._block_ms / 1000,
+                label="streams",
+            )
+        )  # fmt: skip
+        if reply:
+            await self._start((key.decode(), rows) for key, rows in reply)
+
+    async def claim(self) -> None:
+        """Take over entries whose reader went silent. Raises ServerError."""
+        found: list[tuple[str, list[Row]]] = []
+        for stream in self._streams:
+            rows = await self._claim(stream)
+            if rows:
+                found.append((stream, rows))
+                self._metrics.redeliveries.inc(len(rows))
+        if found:
+            await self._start(found)
+
+    async def drain(self) -> None:
+        """Wait until all that was read is handled."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def cancel(self) -> None:
+        """Stop handling; the entries stay pending."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _call_group(self, call: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await call()
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            logger.warning("a stream or its group was deleted; made anew: %s", error)
+            await self.prepare()
+            return None
+
+    async def _claim(self, stream: str) -> list[Row]:
+        start = self._cursors.get(stream, b"0-0")
+        reply = await self._call_group(
+            lambda: self._store.server.call(
+                self._root,
+                "XAUTOCLAIM",
+                stream,
+                GROUP,
+                self._consumer,
+                self._claim_ms,
+                start,
+                "COUNT",
+                _CLAIM,
+            )
+        )
+        if reply is None:
+            return []
+        self._cursors[stream] = reply[0]
+        rows = [row for row in reply[1] if row is not None and row[1] is not None]
+        if len(rows) < len(reply[1]):
+            await self._forget_deleted(stream)
+        # What this very process works on isn't left behind, just slow.
+        return [row for row in rows if (stream, row[0]) not in self._working]
+
+    async def _forget_deleted(self, stream: str) -> None:
+        """On 6.2, entries deleted from the stream stay pending, and are claimed as nil without an id."""
+        call = self._store.server.call
+        pending = await call(
+            self._root, "XPENDING", stream, GROUP, "-", "+", _CLAIM, self._consumer
+        )
+        for sid, *_ in pending:
+            if not await call(self._root, "XRANGE", stream, sid, sid):
+                await call(self._root, "XACK", stream, GROUP, sid)
+
+    async def _start(self, found: Iterable[tuple[str, list[Row]]]) -> None:
+        read = Read()
+        ids: set[tuple[str, bytes]] = set()
+        for stream, rows in found:
+            shard, is_events = self._streams[stream]
+            (read.events if is_events else read.owed).setdefault(shard, []).extend(rows)
+            ids.update((stream, row[0]) for row in rows)
+        self._adapt(read)
+        await self._slots.acquire()
+        self._working |= ids
+        task = asyncio.create_task(self._handled(read, ids))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handled(self, read: Read, ids: set[tuple[str, bytes]]) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, read.left)):
+                await self._handle(read)
+        except TimeoutError:
+            logger.warning(
+                "%d entries were not handled within %g s and will be claimed", len(ids), STALE_S
+            )
+        except Exception:
+            logger.exception("%d entries were not handled and will be claimed", len(ids))
+        finally:
+            self._working -= ids
+            self._slots.release()
+
+    def _adapt(self, read: Read) -> None:
+        """Read fewer at a time when events are large: 500 of 3 MiB would not fit a process."""
+        entries, size = read.size
+        if size * 2 > _READ_BYTES or self._count < _COUNT:
+            wanted = _READ_BYTES * entries // max(size, 1)
+            self._count = max(_LEAST, min(_COUNT, wanted, self._count * 2))

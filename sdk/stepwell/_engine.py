@@ -1,0 +1,20 @@
+"""The one door from the SDK to the engine, opened on first use only."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stepwell.gateway import Gateway, GatewayOptions
+
+
+def compile_expression(text: str) -> None:
+    """Check that an expression compiles. Raises `stepwell.errors.ExpressionError`."""
+    from stepwell_engine import expressions
+
+    expressions.compile(text)
+
+
+async def open_gateway(options: "GatewayOptions") -> "Gateway":
+    """Connect to a namespace. Raises ServerError, ConfigError or NamespaceError."""
+    from stepwell_engine.gateway import StoreGateway
+
+    return await StoreGateway.open(options)
