@@ -5,7 +5,10 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Self
+
+from redis.exceptions import ResponseError
 
 from stepwell.durations import Duration, parse_duration
 from stepwell.errors import ConfigError
@@ -103,8 +106,8 @@ class Coordinator:
         await asyncio.gather(task, return_exceptions=True)
         try:
             async with asyncio.timeout(_STOP_GRACE):
-                await asyncio.gather(*(reader.drain() for reader in self._readers))
-        except TimeoutError:
+                await asyncio.gather(*(reader.finish() for reader in self._readers))
+        except TROUBLE:
             for reader in self._readers:
                 reader.cancel()
             await asyncio.gather(*(reader.drain() for reader in self._readers))
@@ -159,10 +162,8 @@ class Coordinator:
     async def _serve(self) -> None:
         loops = [Loop("timer", timer.turn, self.metrics) for timer in self._timers]
         self._polls = [Loop("reading", reader.read, self.metrics) for reader in self._readers]
-        for reader in self._readers:
-            loops.append(
-                self._every("claiming", reader.claim, self._settings.claim_ms / _CLAIM_EVERY)
-            )
+        claim_every = self._settings.claim_ms / _CLAIM_EVERY
+        loops += [self._every("claiming", r.claim, claim_every) for r in self._readers]
         loops.append(self._every("sweeping", self._upkeep, self._settings.sweep_every_ms))
         loops.append(self._every("sampling", self._sample, self._settings.sample_every_ms))
         async with asyncio.TaskGroup() as group:
@@ -197,20 +198,25 @@ class Coordinator:
         return max(times) - min(times) + int((boot_seconds() - began) * 1e6)
 
     async def _handle(self, read: Read) -> None:
-        """All that one read brought. Tried again while the server is away and the read is fresh."""
+        """All that one read brought; the parts don't wait for each other's troubles."""
+        parts = [partial(self._delivery.handle, shard, rows) for shard, rows in read.owed.items()]
+        if read.events:
+            parts.append(partial(self._handle_events, read))
+        results = await asyncio.gather(*map(self._persist, parts), return_exceptions=True)
+        for result in results:
+            if result is not None:
+                raise result
+
+    async def _persist(self, part: Callable[[], Awaitable[None]]) -> None:
+        """Try again while the server is away; the reader's timeout ends it when the read is stale."""
         backoff = Backoff()
         while True:
             try:
-                await asyncio.gather(
-                    self._handle_events(read),
-                    *(self._delivery.handle(shard, rows) for shard, rows in read.owed.items()),
-                )
+                return await part()
             except TROUBLE as error:
                 self.metrics.redis_errors.inc()
-                logger.warning("handling a batch: %s", error)
+                logger.warning("handling what was read: %s", error)
                 await backoff.pause()
-            else:
-                return
 
     async def _handle_events(self, read: Read) -> None:
         batches = [Batch(shard, rows) for shard, rows in read.events.items()]
@@ -237,6 +243,9 @@ class Coordinator:
                     await self._fanout.handle([alone])
                 except TROUBLE:
                     raise
+                except ResponseError:
+                    # A script failed, which the entry may have no part in: it is claimed and tried again.
+                    logger.exception("event %s (%s) is put off", entry.id, entry.name)
                 except Exception as error:  # noqa: BLE001  whatever it is, it is this entry's
                     await self._fanout.poison(
                         batch.shard, entry, f"{type(error).__name__}: {error}"

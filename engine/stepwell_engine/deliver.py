@@ -48,10 +48,8 @@ class Delivery:
         done: list[bytes] = []
         trouble: BaseException | None = None
         for (sid, flat), result in zip(rows, results, strict=True):
-            if (
-                isinstance(result, TROUBLE)
-                or (isinstance(result, BaseException)
-                and not isinstance(result, Exception))
+            if isinstance(result, TROUBLE) or (
+                isinstance(result, BaseException) and not isinstance(result, Exception)
             ):
                 trouble = result
                 continue

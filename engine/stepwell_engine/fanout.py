@@ -200,12 +200,11 @@ class Fanout:
 
     async def _write_one(self, chunk: Chunk) -> None:
         shard = self._store.shards[chunk.shard]
-        runs = chunk.runs
+        *parts, last = _parts(chunk.runs)
         # The acknowledgement goes with the last part: what is lost before it is done again.
-        while len(runs) > 2 * _MAX_RUNS:
-            await shard.fanout(GROUP, (), (), runs[:_MAX_RUNS], record_ttl_ms=RECORD_TTL_MS)
-            runs = runs[_MAX_RUNS:]
-        await shard.fanout(GROUP, chunk.acks, chunk.records, runs, record_ttl_ms=RECORD_TTL_MS)
+        for runs in parts:
+            await shard.fanout(GROUP, (), (), runs, record_ttl_ms=RECORD_TTL_MS)
+        await shard.fanout(GROUP, chunk.acks, chunk.records, last, record_ttl_ms=RECORD_TTL_MS)
         for (number, app), count in Counter((run.number, run.lane) for run in chunk.runs).items():
             function = self._registry.numbered(number)
             self._metrics.runs_started.labels(app, function.fn if function else "").inc(count)
@@ -221,9 +220,12 @@ class Fanout:
         plans = [plan(work, self._registry, now) for work in works]
         await asyncio.gather(*(self._refuse(p) for p in plans if p.work.entry.kind == INVOKED))
         chunks: dict[int, Chunk] = {}
+        unmatched = 0
         for decided in plans:
             if decided.local:
-                self._add(chunks.setdefault(decided.work.shard, Chunk(decided.work.shard)), decided)
+                chunk = chunks.setdefault(decided.work.shard, Chunk(decided.work.shard))
+                unmatched += self._add(chunk, decided)
+        self._metrics.events_unmatched.inc(unmatched)
         await self._write(chunks.values())
         await self._spread([p for p in plans if not p.local])
 
@@ -280,6 +282,21 @@ class Fanout:
             home.add(decided.work.entry, (), decided.record())
         await self._write(runs.values())
         await self._write(acks.values())
+
+
+def _parts(runs: list[NewRun]) -> list[list[NewRun]]:
+    """`runs` in parts of a size that one call may have; at least one part."""
+    if len(runs) <= _MAX_RUNS and sum(len(run.blob) for run in runs) <= 2 * _MAX_BYTES:
+        return [runs]
+    parts: list[list[NewRun]] = [[]]
+    size = 0
+    for run in runs:
+        if parts[-1] and (len(parts[-1]) >= _MAX_RUNS or size + len(run.blob) > _MAX_BYTES):
+            parts.append([])
+            size = 0
+        parts[-1].append(run)
+        size += len(run.blob)
+    return parts
 
 
 def packed_error(error: BaseException, **fields: Any) -> bytes:

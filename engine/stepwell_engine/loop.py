@@ -9,11 +9,12 @@ from typing import Final
 
 from stepwell.errors import ServerError
 from stepwell_engine.metrics import Metrics
+from stepwell_engine.store.errors_map import RETRYABLE
 
 FIRST_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 5.0
 
-TROUBLE: Final = (ServerError, OSError, TimeoutError)
+TROUBLE: Final[tuple[type[Exception], ...]] = (ServerError, OSError, TimeoutError, *RETRYABLE)
 """What says nothing against the data at hand: the server is away, so the same work is tried again."""
 
 logger = logging.getLogger("stepwell.coordinator")

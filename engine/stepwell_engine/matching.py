@@ -1,6 +1,7 @@
 """Events meet waits: candidates found by value are checked in full, then the waiting steps are resolved."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from stepwell_engine.store.transitions import Transitions
 _PAGE: Final = 500
 _NO_VALUE: Final = "0" * 16
 _AT_ONCE: Final = 50
+
+logger = logging.getLogger("stepwell.coordinator")
 
 Row = tuple[bytes, bytes, bytes]
 
@@ -73,12 +76,18 @@ class Matcher:
     def _check(self, work: Work, shard: Transitions, row: Row) -> tuple[str, str, str] | None:
         """The (run, step, registration) to resolve, if the wait really is for this event."""
         member, record, run_blob = row
-        kind, _due, registered, head, name, *_ = luapack.read(record)
-        bias = self.skew_us if shard.shard != work.shard else 0
-        if kind != b"w" or name.decode() != work.entry.name or work.entry.us + bias < registered:
-            return None
-        details = unpack(head)[3]
-        if not self._wanted(work, details, run_blob):
+        try:
+            kind, _due, registered, head, name, *_ = luapack.read(record)
+            # Only between masters do clocks differ.
+            bias = 0 if shard.shard == work.shard else self.skew_us
+            late = work.entry.us + bias < registered
+            if kind != b"w" or late or name.decode() != work.entry.name:
+                return None
+            if not self._wanted(work, unpack(head)[3], run_blob):
+                return None
+        except (ValueError, TypeError, LookupError):
+            # One wait that can't be read must not keep the event from the others.
+            logger.exception("the wait %r can't be read and is left to its timeout", member)
             return None
         item = member[-43:].decode()
         return item[:26], item[27:], str(int(registered))
@@ -96,7 +105,7 @@ class Matcher:
             trigger = blob_event(run_blob, accepted).to_dict()
             program = compile(details["expression"])
             return program.evaluate(trigger, event, now_ms=self._store.clock.now_ms()) is True
-        except (StepwellError, FaultError, ValueError, KeyError):
+        except StepwellError:
             # An expression without a value for this event doesn't match it.
             return False
 

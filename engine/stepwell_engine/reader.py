@@ -132,6 +132,19 @@ class Reader:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
+    async def finish(self) -> None:
+        """After the last `read`: handle what is left, also what came while that was cancelled. Raises ServerError."""
+        await self.drain()
+        streams, starts = [*self._streams], ["0"] * len(self._streams)
+        reply = await self._store.server.call(
+            self._root, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", _COUNT,
+            "STREAMS", *streams, *starts,
+        )  # fmt: skip
+        found = [(key.decode(), [row for row in rows if row[1]]) for key, rows in reply or ()]
+        if any(rows for _, rows in found):
+            await self._start(found)
+            await self.drain()
+
     def cancel(self) -> None:
         """Stop handling; the entries stay pending."""
         for task in self._tasks:
@@ -189,8 +202,8 @@ class Reader:
             (read.events if is_events else read.owed).setdefault(shard, []).extend(rows)
             ids.update((stream, row[0]) for row in rows)
         self._adapt(read)
-        await self._slots.acquire()
         self._working |= ids
+        await self._slots.acquire()
         task = asyncio.create_task(self._handled(read, ids))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

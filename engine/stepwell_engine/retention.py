@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Final
 
 from stepwell_engine.fanout import GROUP
+from stepwell_engine.loop import time_ms
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.store.store import Store
 
@@ -49,15 +50,14 @@ class Retention:
         # undelivered or pending.
         events = [call(k.root, "XRANGE", k.events, "-", "+", "COUNT", 1) for k in shards]
         owed = [call(k.root, "XRANGE", k.outbox, "-", "+", "COUNT", 1) for k in shards]
-        now: Any = await call(shards[0].root, "TIME")
-        oldest = int(now[0]) * 1000 + self._store.clock.offset_ms - self._retention_ms
-        for rows in await asyncio.gather(*events):
-            if rows:
-                oldest = min(oldest, _accepted_ms(rows[0]))
-        for rows in await asyncio.gather(*owed):
-            if rows:
-                oldest = min(oldest, _stream_ms(rows[0]))
-        return oldest
+        now, *firsts = await asyncio.gather(call(shards[0].root, "TIME"), *events, *owed)
+        engine_ms = time_ms(now) + self._store.clock.offset_ms
+        ages = [
+            (_accepted_ms if at < len(events) else _stream_ms)(rows[0])
+            for at, rows in enumerate(firsts)
+            if rows
+        ]
+        return min([engine_ms - self._retention_ms, *ages])
 
     async def forget_consumers(self, me: str) -> None:
         """Delete consumers that are silent for an hour and owe nothing. Raises ServerError."""

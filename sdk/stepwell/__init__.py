@@ -1,10 +1,25 @@
-"""Durable functions on Redis."""
+"""Durable functions on Redis: ordinary Python functions whose steps are remembered.
+
+What users import is here; everything else in `stepwell` may move. The engine (`stepwell_engine`) and the worker (`stepwell_workers`) are
+loaded when a client first talks to Redis, so importing this starts nothing.
+"""
 
 from stepwell.checkpointing import Checkpointing
+from stepwell.client import Client
+from stepwell.context import Context, ContextSync
 from stepwell.durations import Duration
-from stepwell.errors import NonRetriableError, RetryAfterError, StepError, StepwellError
+from stepwell.errors import (
+    NonRetriableError,
+    RetryAfterError,
+    RunCancelledError,
+    RunFailedError,
+    SendEventsError,
+    StepError,
+    StepwellError,
+)
 from stepwell.events import Event, SendEventsResult
 from stepwell.function import Function, FunctionReference, reference_function
+from stepwell.group import Group, GroupSync, ParallelMode
 from stepwell.limits import Limits
 from stepwell.middleware import (
     Middleware,
@@ -13,8 +28,10 @@ from stepwell.middleware import (
     TransformOutputResult,
     TransformOutputStepInfo,
 )
+from stepwell.records import EventRecord, Run, RunStatus, StepRecord
 from stepwell.retries import Backoff, Retries
 from stepwell.serde.outputs import PydanticSerializer, Serializer
+from stepwell.step import Step, StepSync
 from stepwell.triggers import TriggerEvent
 from stepwell.types import JSON
 
@@ -22,21 +39,36 @@ __all__ = [
     "JSON",
     "Backoff",
     "Checkpointing",
+    "Client",
+    "Context",
+    "ContextSync",
     "Duration",
     "Event",
+    "EventRecord",
     "Function",
     "FunctionReference",
+    "Group",
+    "GroupSync",
     "Limits",
     "Middleware",
     "MiddlewareSync",
     "NonRetriableError",
+    "ParallelMode",
     "PydanticSerializer",
     "Retries",
     "RetryAfterError",
+    "Run",
+    "RunCancelledError",
+    "RunFailedError",
+    "RunStatus",
+    "SendEventsError",
     "SendEventsResult",
     "Serializer",
+    "Step",
     "StepError",
     "StepMemos",
+    "StepRecord",
+    "StepSync",
     "StepwellError",
     "TransformOutputResult",
     "TransformOutputStepInfo",

@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, overload
 
 from stepwell import client_args as check
 from stepwell.app import App
+from stepwell.clock import Clock
 from stepwell.durations import Duration, format_duration, parse_duration
 from stepwell.errors import (
     INVOKE_TIMEOUT_MESSAGE,

@@ -45,7 +45,7 @@ def event_list(events: Event | Iterable[Event]) -> list[Event]:
     if isinstance(events, Event):
         return [events]
     given: object = events
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without types
         kind = type(events).__name__
         raise EventInvalidError(
             f"events: {events!r} is a {kind}; write Event(name=..., data=...), or a list of them"

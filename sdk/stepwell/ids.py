@@ -16,7 +16,6 @@ MAX_TIME_MS: Final = (1 << 48) - 1
 _PAIRS: Final = tuple(a + b for a in ALPHABET for b in ALPHABET)
 _VALUES: Final = {pair: number for number, pair in enumerate(_PAIRS)}
 _CHARS: Final = frozenset(ALPHABET)
-_HASH: Final = "big"
 
 
 def _chars16(n: int) -> str:
@@ -35,7 +34,7 @@ def _chars16(n: int) -> str:
 
 
 def _bits80(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=10).digest(), _HASH)
+    return int.from_bytes(blake2b(data, digest_size=10).digest(), "big")
 
 
 @lru_cache(maxsize=256)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import bare, peers
+from . import peers
 from .bench import Bench, Section
+from .sections import throughput
 from .table import Results, number
 
 SECTIONS: list[Section] = [
-    Section("bare", bare.section, "the path without its promises: what this machine allows"),
+    Section("throughput", throughput.section, "runs a second and start latency, beside the bare path"),
     Section("peers", peers.section, "dramatiq, taskiq and docket on a no-op function"),
 ]
 """In this order, so that what others are `against` is measured first. To add one: a module in

@@ -12,9 +12,11 @@ from stepwell.clock import VirtualClock
 from stepwell.events import Event, encode_event
 from stepwell.ids import event_entropy, function_shard, run_id, step_key, ulid_ms
 from stepwell.serde.values import pack, unpack
+from stepwell_engine import expressions
 from stepwell_engine.coordinator import Coordinator, Settings
 from stepwell_engine.embedded import EmbeddedServer
-from stepwell_engine.expressions import compile, index_key
+from stepwell_engine.entries import blob_event
+from stepwell_engine.expressions import index_key
 from stepwell_engine.registry import register
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import Leased, NewEvent
@@ -55,7 +57,12 @@ class World:
         seed = secrets.token_hex(8)
         encoded = encode_event(Event("inngest/function.invoked", data))
         new = NewEvent(
-            "inngest/function.invoked", encoded, event_entropy(seed, 0), "", "v", pack([APP, fn, parent])
+            "inngest/function.invoked",
+            encoded,
+            event_entropy(seed, 0),
+            "",
+            "v",
+            pack([APP, fn, parent]),
         )
         stamp, _ = await self.store.shards[shard].ingest(
             seed, [new], max_len=1_000_000, dedupe_ms=86_400_000, deadline=None
@@ -76,10 +83,12 @@ class World:
         raw = await self.store.server.call(keys.root, "GET", keys.build("record", event))
         return None if raw is None else msgpack.unpackb(raw)
 
-    async def lease(self, *, worker: str = "w1", want: int = 10, shard: int = 0, lease_ms: int = 20_000, suspects: int = 1) -> list[Leased]:  # fmt: skip
+    async def lease(
+        self, *, worker: str = "w1", want: int = 10, shard: int = 0, lease_ms: int = 20_000
+    ) -> list[Leased]:
         prefix = secrets.token_hex(4)
         return await self.store.shards[shard].lease(
-            worker, prefix, [APP], want=want, lease_ms=lease_ms, suspects=suspects
+            worker, prefix, [APP], want=want, lease_ms=lease_ms, suspects=1
         )
 
     async def finish(self, item: Leased, status: str = "c", payload: Any = None) -> str:
@@ -89,17 +98,21 @@ class World:
         return reply[0].decode()
 
     async def wait_for(
-        self, item: Leased, step: str, name: str, *, expression: str | None = None, timeout_ms: int = 60_000
+        self,
+        item: Leased,
+        step: str,
+        name: str,
+        *,
+        expression: str | None = None,
+        timeout_ms: int = 60_000,
     ) -> str:
         """Park a leased run on a wait for an event, as a worker does; returns the step's key."""
         key = step_key(step, 0)
         values: list[tuple[str, Any]] = []
         path, prefix, residual = "", b"\0" + b"0" * 16, False
         if expression is not None:
-            program = compile(expression)
+            program = expressions.compile(expression)
             blob = item.fields[b"e"]
-            from stepwell_engine.entries import blob_event
-
             bound = program.bind(blob_event(blob, 0).to_dict())
             assert bound is not None
             values, residual = list(bound), program.residual
@@ -108,10 +121,21 @@ class World:
                 found = index_key(values[0][1])
                 assert found is not None
                 prefix = path.encode() + b"\0" + found
-        details = {"event": name, "expression": expression, "values": values, "residual": residual, "timeout_ms": timeout_ms}
+        details = {
+            "event": name,
+            "expression": expression,
+            "values": values,
+            "residual": residual,
+            "timeout_ms": timeout_ms,
+        }
         head = pack(["wait", step, 0, details])
         reply = await self.store.of_run(item.run_id).commit(
-            item.run_id, "", item.token, 0, ("S",), ("w", key, timeout_ms, name, prefix, path, head, "")
+            item.run_id,
+            "",
+            item.token,
+            0,
+            ("S",),
+            ("w", key, timeout_ms, name, prefix, path, head, ""),
         )
         assert reply[0] == b"OK", reply
         return key
@@ -130,7 +154,9 @@ def delivered(run: Mapping[str, bytes], key: str) -> tuple[str, bytes] | None:
 async def world(server: EmbeddedServer, shards: int = 1) -> AsyncIterator[World]:
     """A fresh namespace."""
     clock = VirtualClock()
-    store = await Store.open(server.url, namespace=f"t{secrets.token_hex(6)}", shards=shards, clock=clock)
+    store = await Store.open(
+        server.url, namespace=f"t{secrets.token_hex(6)}", shards=shards, clock=clock
+    )
     try:
         yield World(store, clock)
     finally:
@@ -160,4 +186,15 @@ async def settled(*coordinators: Coordinator) -> None:
     await until(coordinators[0].idle)
 
 
-__all__ = ["APP", "FAST", "World", "config", "coordinator", "delivered", "settled", "unpack", "until", "world"]
+__all__ = [
+    "APP",
+    "FAST",
+    "World",
+    "config",
+    "coordinator",
+    "delivered",
+    "settled",
+    "unpack",
+    "until",
+    "world",
+]

@@ -3,12 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-
-from stepwell.events import Event
-from stepwell.ids import step_key
-from stepwell.serde.values import unpack
-from stepwell_engine.embedded import EmbeddedServer
-from stepwell_engine.fanout import GROUP
 from tests.integration.coordination import (
     World,
     config,
@@ -18,6 +12,12 @@ from tests.integration.coordination import (
     until,
     world,
 )
+
+from stepwell.events import Event, encode_event
+from stepwell.ids import step_key
+from stepwell.serde.values import pack, unpack
+from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.fanout import GROUP
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +121,9 @@ async def test_entries_of_a_killed_coordinator_are_taken_over_once(one: World) -
         await settled(c)
     events = await one.send(*(Event("order/created", {"n": n}) for n in range(5)))
     call = one.store.server.call
-    await call(keys.root, "XREADGROUP", "GROUP", GROUP, "killed", "COUNT", 3, "STREAMS", keys.events, ">")
+    await call(
+        keys.root, "XREADGROUP", "GROUP", GROUP, "killed", "COUNT", 3, "STREAMS", keys.events, ">"
+    )
     async with coordinator(one) as c:
         await settled(c)
         assert c.metrics.registry.get_sample_value("stepwell_redeliveries_total") == 3
@@ -137,7 +139,9 @@ async def test_entries_deleted_by_hand_do_not_stay_pending(one: World) -> None:
     async with coordinator(one) as c:
         await settled(c)
     await one.send(Event("a/b"), Event("a/c"))
-    reply = await call(keys.root, "XREADGROUP", "GROUP", GROUP, "killed", "STREAMS", keys.events, ">")
+    reply = await call(
+        keys.root, "XREADGROUP", "GROUP", GROUP, "killed", "STREAMS", keys.events, ">"
+    )
     await call(keys.root, "XDEL", keys.events, reply[0][1][0][0])
     async with coordinator(one) as c:
         await settled(c)
@@ -149,14 +153,34 @@ async def test_entries_deleted_by_hand_do_not_stay_pending(one: World) -> None:
 
 
 async def test_unreadable_entries_are_given_up_and_hold_up_nobody(one: World) -> None:
-    await one.functions(ship=config("order/created"), bulk=config(("order/bulk", "event.data.n > 1")))
+    await one.functions(
+        ship=config("order/created"), bulk=config(("order/bulk", "event.data.n > 1"))
+    )
     keys = one.store.keys(0)
     call = one.store.server.call
     broken = "01HF7YAT00" + "A" * 16
     async with coordinator(one) as c:
         await call(keys.root, "XADD", keys.events, "*", "what", "ever")
-        await call(keys.root, "XADD", keys.events, "*", "k", "u", "i", "short", "n", "x", "t", "1", "d", "", "x", "")
-        await call(keys.root, "XADD", keys.events, "*", "k", "u", "i", broken, "n", "order/bulk", "t", "1700000000000000", "d", b"\xc1", "x", "")  # fmt: skip
+        await call(
+            keys.root,
+            "XADD",
+            keys.events,
+            "*",
+            "k",
+            "u",
+            "i",
+            "short",
+            "n",
+            "x",
+            "t",
+            "1",
+            "d",
+            "",
+            "x",
+            "",
+        )
+        fields = ("i", broken, "n", "order/bulk", "t", "1700000000000000", "d", b"\xc1", "x", "")
+        await call(keys.root, "XADD", keys.events, "*", "k", "u", *fields)
         await one.send(Event("order/created"))
         await settled(c)
         assert c.metrics.registry.get_sample_value("stepwell_events_poison_total") == 3
@@ -184,8 +208,12 @@ async def test_an_end_is_an_event_for_who_asks(one: World) -> None:
         ship=config("order/created"),
         watch=config("inngest/function.finished"),
         **{
-            "ship-failure": config(("inngest/function.failed", "event.data.function_id == 'shop-ship'")),
-            "other-failure": config(("inngest/function.failed", "event.data.function_id == 'shop-other'")),
+            "ship-failure": config(
+                ("inngest/function.failed", "event.data.function_id == 'shop-ship'")
+            ),
+            "other-failure": config(
+                ("inngest/function.failed", "event.data.function_id == 'shop-other'")
+            ),
         },
     )
     async with coordinator(one) as c:
@@ -220,10 +248,12 @@ async def test_an_invoke_starts_its_function_and_tells_the_parent(one: World) ->
         await settled(c)
         (parent,) = await one.lease()
         key = step_key("call", 0)
-        head = ["invoke", "call", 0, {"app": "shop", "fn": "child", "entropy": "A" * 16, "timeout_ms": 1000}]
-        from stepwell.events import encode_event
-        from stepwell.serde.values import pack
-
+        head = [
+            "invoke",
+            "call",
+            0,
+            {"app": "shop", "fn": "child", "entropy": "A" * 16, "timeout_ms": 1000},
+        ]
         for step, fn in ((key, "child"), (step_key("lost", 0), "missing")):
             target = pack(["shop", fn, f"{parent.run_id}:{step}"])
             entropy = ("A" if fn == "child" else "B") * 16

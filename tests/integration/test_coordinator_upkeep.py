@@ -3,18 +3,18 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from tests.integration.coordination import World, config, coordinator, settled, until, world
 
 from stepwell.errors import ConfigError
 from stepwell.events import Event
 from stepwell.ids import step_key
 from stepwell.serde.values import pack, unpack
-from stepwell_engine.coordinator import Coordinator
+from stepwell_engine.coordinator import Coordinator, Settings
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.fanout import GROUP
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.retention import Retention
 from stepwell_engine.store.transitions import Leased
-from tests.integration.coordination import World, config, coordinator, settled, until, world
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +46,12 @@ async def one_run(w: World, c: Coordinator, **lease: int) -> Leased:
     return item
 
 
+async def taken_over(w: World, c: Coordinator, worker: str, lease_ms: int) -> list[Leased]:
+    """What another worker finds. The timer is poked, since leases as short as these are no worker's."""
+    c.poke()
+    return await w.lease(worker=worker, lease_ms=lease_ms)
+
+
 async def test_a_short_sleep_ends_while_the_timer_means_to_sleep_longer(one: World) -> None:
     async with coordinator(one) as c:
         item = await one_run(one, c)
@@ -61,15 +67,16 @@ async def test_a_short_sleep_ends_while_the_timer_means_to_sleep_longer(one: Wor
 async def test_a_lost_worker_makes_suspects_and_a_crash_too_many_fails(one: World) -> None:
     async with coordinator(one) as c:
         await one_run(one, c, lease_ms=20)
-        (first,) = await until(lambda: one.lease(worker="w2", lease_ms=20))
+        (first,) = await until(lambda: taken_over(one, c, "w2", 20))
         assert first.suspect
         shard = one.store.shards[0]
         await shard.started(first.run_id, "", first.token, b"charge card")
-        (second,) = await until(lambda: one.lease(worker="w3", lease_ms=20))
+        (second,) = await until(lambda: taken_over(one, c, "w3", 20))
         assert second.suspect
         await shard.started(second.run_id, "", second.token, b"charge card")
 
         async def failed() -> bool:
+            c.poke()
             return (await one.run(first.run_id))["st"] == b"f"
 
         await until(failed)
@@ -86,7 +93,7 @@ async def test_a_lease_lost_by_a_living_worker_is_no_crash(one: World) -> None:
     async with coordinator(one) as c:
         await one.store.shards[0].renew("w1", [], alive_ms=60_000, lease_ms=60_000)
         await one_run(one, c, lease_ms=20)
-        (again,) = await until(lambda: one.lease(worker="w2"))
+        (again,) = await until(lambda: taken_over(one, c, "w2", 20_000))
         assert not again.suspect
         assert again.fields.get(b"cr", b"0") == b"0"
 
@@ -94,7 +101,9 @@ async def test_a_lease_lost_by_a_living_worker_is_no_crash(one: World) -> None:
 async def test_a_cancel_that_its_worker_ignores_keeps_its_reason(one: World) -> None:
     async with coordinator(one) as c:
         item = await one_run(one, c, lease_ms=60_000)
-        reason = pack({"code": "run_cancelled", "message": "by the shop", "name": "X", "stack": None})
+        reason = pack(
+            {"code": "run_cancelled", "message": "by the shop", "name": "X", "stack": None}
+        )
         state = await one.store.shards[0].cancel(item.run_id, error=reason, grace_ms=30)
         assert state == "x"
 
@@ -117,7 +126,20 @@ async def test_old_runs_go_but_none_that_an_entry_may_mean(one: World) -> None:
     keys = one.store.keys(0)
     early = await one.run(item.run_id)
     accepted = int(early["t"]) * 1000
-    fields = ("k", "u", "i", "01HF7YAT00" + "A" * 16, "n", "x/y", "t", accepted, "d", b"\x90", "x", "")
+    fields = (
+        "k",
+        "u",
+        "i",
+        "01HF7YAT00" + "A" * 16,
+        "n",
+        "x/y",
+        "t",
+        accepted,
+        "d",
+        b"\x90",
+        "x",
+        "",
+    )
     await one.store.server.call(keys.root, "XADD", keys.events, "*", *fields)
     one.clock.offset_ms += DAY
     assert await retention.sweep() == 0
@@ -148,8 +170,6 @@ async def forgotten(w: World, me: str) -> int:
 
 
 async def test_gauges_tell_what_waits(one: World) -> None:
-    from stepwell_engine.coordinator import Settings
-
     settings = Settings(block_ms=1000, claim_ms=200, sample_every_ms=20)
     async with coordinator(one, settings=settings) as c:
         await one.functions(ship=config("order/created"))

@@ -3,12 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-
-from stepwell.events import Event, encode_event
-from stepwell.ids import event_entropy, function_shard, step_key, ulid_ms
-from stepwell.serde.values import pack, unpack
-from stepwell_engine.embedded import EmbeddedServer
-from stepwell_engine.store.transitions import Leased
 from tests.integration.coordination import (
     APP,
     World,
@@ -19,6 +13,12 @@ from tests.integration.coordination import (
     until,
     world,
 )
+
+from stepwell.events import Event, encode_event
+from stepwell.ids import event_entropy, function_shard, step_key, ulid_ms
+from stepwell.serde.values import pack, unpack
+from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.store.transitions import Leased
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +148,9 @@ async def test_an_event_reaches_functions_and_waits_on_every_shard(four: World) 
     fns = [on_shard(i) for i in range(SHARDS)]
     await four.functions(**{fn: config("order/created") for fn in fns})
     async with coordinator(four) as first, coordinator(four) as second:
-        events = [(await four.send(Event("order/created", {"s": s}), shard=s))[0] for s in range(SHARDS)]
+        events = [
+            (await four.send(Event("order/created", {"s": s}), shard=s))[0] for s in range(SHARDS)
+        ]
         await settled(first, second)
         items: list[Leased] = []
         for shard in range(SHARDS):
@@ -173,7 +175,9 @@ async def test_a_redelivered_event_follows_the_plan_that_was_fixed(four: World) 
     (event,) = await four.send(Event("order/created"))
     # A first coordinator got as far as the plan, then died; then another function appeared.
     plan = [(APP, fn, "started", four.run_of(event, fn), i) for i, fn in enumerate((near, far))]
-    fixed = pack({"name": "order/created", "ts": 1, "shard": 0, "plan": [list(row) for row in plan]})
+    fixed = pack(
+        {"name": "order/created", "ts": 1, "shard": 0, "plan": [list(row) for row in plan]}
+    )
     await four.store.shards[0].plan(event, fixed, ttl_ms=1_000_000)
     await four.functions(**{late: config("order/created")})
     async with coordinator(four) as c:
@@ -200,7 +204,10 @@ async def test_a_child_elsewhere_answers_and_is_cancelled_through_the_outbox(fou
                 ("i", key, 60_000, head, encoded, entropy, target, "1"),
             )  # fmt: skip
         await settled(c)
-        one, two = sorted(await four.lease(shard=3), key=lambda i: i.fields[b"pa"] != f"{parent.run_id}:{keys[0]}".encode())
+        one, two = sorted(
+            await four.lease(shard=3),
+            key=lambda i: i.fields[b"pa"] != f"{parent.run_id}:{keys[0]}".encode(),
+        )
         await four.finish(one, "c", 42)
         await settled(c)
         answer = delivered(await four.run(parent.run_id), keys[0])

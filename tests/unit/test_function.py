@@ -109,14 +109,14 @@ def test_an_expression_that_does_not_compile_is_found_at_definition():
     assert caught.value.expression == "event.data.x =="
 
 
-class Callable_:
+class AsyncObject:
     async def __call__(self, ctx):
         return 1
 
 
 def test_async_ness_is_seen_through_partials_and_objects():
     assert make()(functools.partial(handler)).is_handler_async
-    assert make()(Callable_()).is_handler_async
+    assert make()(AsyncObject()).is_handler_async
     assert not make()(sync_handler).is_handler_async
 
 

@@ -1,4 +1,5 @@
 import random
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,7 @@ def test_a_number_is_of_retries_and_attempts_count_the_first(value, attempts):
 
 @pytest.mark.parametrize("value", [-1, 21, True, "4", 1.5])
 def test_a_wrong_number_of_retries(value):
-    with pytest.raises(ConfigError, match="^retries=: .*from 0 to 20"):
+    with pytest.raises(ConfigError, match=r"^retries=: .*from 0 to 20"):
         parse_retries(value, argument="retries=")
 
 
@@ -58,7 +59,7 @@ def test_a_wrong_number_of_retries(value):
     [
         (lambda: Retries(0), r"Retries\(attempts=\): 0; write an int from 1"),
         (lambda: Retries(22), "the first attempt counts too"),
-        (lambda: Retries(3, "10s"), r"Retries\(backoff=\): '10s'; write Backoff"),
+        (lambda: Retries(3, cast("Any", "10s")), r"Retries\(backoff=\): '10s'; write Backoff"),
         (lambda: Backoff([]), r"Backoff\(table=\): \[\] is not a list of waits"),
         (lambda: Backoff("15s"), r"Backoff\(table=\): '15s' is not a list"),
         (lambda: Backoff.exponential("1s", factor=0.5), "factor="),
@@ -66,7 +67,7 @@ def test_a_wrong_number_of_retries(value):
         (lambda: Checkpointing(True), "buffered_steps"),
         (lambda: Limits(steps=10_001), "Limits.steps: 10001 .* from 1 to 10,000"),
         (lambda: Limits(event=0), "Limits.event: 0"),
-        (lambda: Limits(event=1.5), "Limits.event: 1.5"),
+        (lambda: Limits(event=cast("Any", 1.5)), "Limits.event: 1.5"),
     ],
 )
 def test_wrong_settings_name_the_argument(make, says):

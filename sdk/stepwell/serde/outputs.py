@@ -8,7 +8,7 @@ import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from enum import Enum
 from functools import lru_cache, partial
-from typing import Any, Final, Protocol, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Any, Final, Protocol, cast, get_args, get_origin, get_type_hints
 
 from stepwell.errors import OutputUnserializableError, UnserializableError
 from stepwell.runtime import UNSET
@@ -43,12 +43,27 @@ class PydanticSerializer:
             return adapter.dump_python(obj, mode="json", round_trip=True, warnings=False)
         except ValueError:
             # JSON mode can't hold bytes that are not UTF-8; stored values can.
-            return adapter.dump_python(obj, mode="python", round_trip=True, warnings=False)
+            plain = adapter.dump_python(obj, mode="python", round_trip=True, warnings=False)
+            return _but_bytes(plain)
 
     def deserialize(self, obj: object, typ: object) -> object:
         """The `typ` in plain values. Raises Pydantic's `ValidationError`."""
         # Values are dumped under field names; aliases are accepted for records made by other means.
         return _adapter(typ).validate_python(obj, strict=False, by_alias=True, by_name=True)
+
+
+def _but_bytes(value: Any) -> Any:
+    """`value` in JSON mode, its bytes as they are."""
+    from pydantic_core import to_jsonable_python
+
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, dict):
+        members = cast("dict[object, object]", value).items()
+        return {to_jsonable_python(key): _but_bytes(member) for key, member in members}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_but_bytes(member) for member in cast("list[Any]", value)]
+    return to_jsonable_python(value)
 
 
 @lru_cache(maxsize=1024)
@@ -156,9 +171,6 @@ _cached_typed = lru_cache(maxsize=4096)(_find_typed)
 
 def _needs_codec(hint: Any) -> bool:
     if inspect.isclass(hint) and get_origin(hint) is None:
-        if is_typeddict(hint):
-            members: list[Any] = list(hint.__annotations__.values())
-            return any(_needs_codec(member) for member in members if member is not hint)
         return (
             dataclasses.is_dataclass(hint)
             or issubclass(hint, Enum)

@@ -78,7 +78,9 @@ class Hands:
                 )
         return found
 
-    async def create(self, run_id: str, fn: str, encoded: bytes, event_id: str, **more: str) -> None:
+    async def create(
+        self, run_id: str, fn: str, encoded: bytes, event_id: str, **more: str
+    ) -> None:
         created = ulid_ms(run_id)
         number = self.numbers["shop", fn]
         blob = event_id.encode() + encoded

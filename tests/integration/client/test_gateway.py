@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from tests.integration.client.conftest import GROUP, Hands
 
 from stepwell.errors import (
     ConfigError,
@@ -21,7 +22,6 @@ from stepwell_engine.gateway import StoreGateway
 from stepwell_engine.listing import decode_cursor
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewRun
-from tests.integration.client.conftest import GROUP, Hands
 
 pytestmark = pytest.mark.anyio
 
@@ -86,7 +86,7 @@ async def test_a_full_stream_refuses(
     monkeypatch.setattr(module, "MAX_STREAM", 2)
     events = [Event("a/b", id="x"), Event("a/b", id="x")]
     ids = await send(gateway, "1", *events)
-    with pytest.raises(StreamFullError, match="1 events waiting.*send again later"):
+    with pytest.raises(StreamFullError, match=r"1 events waiting.*send again later"):
         await send(gateway, "2", *events)
     assert await send(gateway, "1", *events) == ids
 
@@ -102,7 +102,7 @@ async def test_what_was_accepted_is_told_when_a_shard_fails(
     full = store.shards[broken].keys.build("send", "seed")
     # A reply that can't be unpacked stands for a shard in trouble.
     await store.server.call(full, "HSET", full, "a", "b")
-    with pytest.raises(SendEventsError, match="were accepted.*WRONGTYPE") as caught:
+    with pytest.raises(SendEventsError, match=r"were accepted.*WRONGTYPE") as caught:
         await send(gateway, "seed", *events)
     assert len(caught.value.ids) == len(fine)
     assert len(await hands.entries()) == len(fine)
@@ -157,9 +157,7 @@ async def test_an_invoked_run_gives_its_output(gateway: StoreGateway, hands: Han
     assert await gateway.result(run) == (RunStatus.COMPLETED, {"ok": 1})
 
 
-async def test_waiting_may_begin_before_the_run_exists(
-    gateway: StoreGateway, hands: Hands
-) -> None:
+async def test_waiting_may_begin_before_the_run_exists(gateway: StoreGateway, hands: Hands) -> None:
     encoded = encode_event(Event("inngest/function.invoked"))
     run = await gateway.start("s", "shop", "ship", encoded)
     waiting = asyncio.create_task(gateway.result(run, expected=True))

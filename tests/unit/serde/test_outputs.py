@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, computed_field
@@ -44,10 +44,6 @@ class Customer(BaseModel):
         return self.name.upper()
 
 
-class Box(TypedDict):
-    line: Line
-
-
 LINE = Line("a", Decimal("1.10"))
 
 
@@ -68,7 +64,6 @@ def round_trip(value, typ):
         (Customer(fullName="Ada", since=datetime(2030, 1, 1, tzinfo=UTC)), Customer),
         ((1, LINE), tuple[int, Line]),
         (Color.RED, Color),
-        ({"line": LINE}, Box),
         (frozenset({1, 2}), frozenset[int]),
         (datetime(2030, 1, 1), datetime),  # noqa: DTZ001  the type says how to read it back
     ],
@@ -134,17 +129,12 @@ def test_plain_results_need_no_codec(handler):
     assert codec_for(handler, UNSET) is None
 
 
-def test_closures_of_one_place_are_resolved_once_and_others_apart():
+def test_closures_of_one_place_are_told_apart_by_their_annotation():
     def make(kind):
-        if kind is Line:
+        def inner():
+            return None
 
-            def inner() -> Line:
-                return LINE
-        else:
-
-            def inner() -> Order:
-                return Order(1)
-
+        inner.__annotations__ = {"return": kind}
         return inner
 
     assert declared_type(make(Line)) is Line

@@ -1,0 +1,55 @@
+"""`stepwell events`: what became of an event."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stepwell.cli import options, output
+from stepwell.cli.connect import ask
+
+if TYPE_CHECKING:
+    from stepwell.records import EventRecord
+
+app = typer.Typer(no_args_is_help=True, help="Look at events.")
+
+
+@app.callback()
+def events() -> None:
+    """Look at events."""
+
+
+@app.command()
+def show(
+    event_id: Annotated[str, typer.Argument(metavar="ID", help="An id that send returned.")],
+    redis_url: options.Url = None,
+    namespace: options.Namespace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show an event and its outcome for each function that wanted it."""
+    record = ask(lambda client: client.get_event(event_id), redis_url, namespace)
+    if record is None:
+        typer.secho(
+            f"Error: there is no event {event_id!r} in namespace {namespace or 'stepwell'!r}; its "
+            "record is kept for two days, and as long as nobody has handled it",
+            fg="red",
+            err=True,
+        )
+        raise typer.Exit(1)
+    if as_json:
+        output.print_json(record)
+        return
+    _print(record)
+
+
+def _print(record: "EventRecord") -> None:
+    event = record.event
+    typer.echo(f"{record.id}  {event.name if event else ''}  {output.moment(record.accepted_at)}")
+    if event is not None:
+        typer.echo(f"data: {output.short(event.data, 2000)}")
+    if record.duplicate_of:
+        typer.echo(f"A duplicate of {record.duplicate_of}: it started nothing.")
+    elif record.pending:
+        typer.echo("Accepted; no coordinator has handled it yet.")
+    else:
+        rows = [(o.outcome, f"{o.app_id}/{o.fn_id}", o.run_id or "") for o in record.outcomes]
+        output.print_rows(("OUTCOME", "FUNCTION", "RUN"), rows, "No function wanted it.")
