@@ -11,7 +11,7 @@ from stepwell_engine.entries import Entry, blob_event
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.store import Store
 
-_FIELDS: Final[tuple[str, ...]] = ("f", "a", "e", "o", "er", "pa", "st")
+_FIELDS: tuple[str, ...] = ("f", "a", "e", "o", "er", "pa", "st")
 _TAILS: Final = {
     "inngest/function.finished": "F0",
     "inngest/function.failed": "F1",

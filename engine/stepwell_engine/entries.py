@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 from stepwell.events import Event, decode_event
 from stepwell.ids import is_ulid
 
-USER, INVOKED, ENDED, WAKE = "u", "v", "f", "w"
+USER, INVOKED, ENDED, LOOK = "u", "v", "f", "l"
 
 
 class Entry(NamedTuple):
-    """One accepted event. `sid` is its stream entry, `us` the accept time; `run` is set on ends instead of id and data."""
+    """One accepted event. `sid` is its stream entry, `us` the accept time.
+
+    Ends and look-backs have no id and no data but `run`: the run that ended, "run:step" of the wait.
+    """
 
     sid: bytes
     kind: str
@@ -51,6 +54,8 @@ class Batch:
                 elif kind == b"f":
                     run = _ulid(data)
                     add(Entry(sid, ENDED, "", name.decode(), int(us), b"", b"", run))
+                elif kind == b"l":
+                    add(Entry(sid, LOOK, "", name.decode(), int(us), b"", b"", data.decode()))
                 elif kind == b"w":
                     self.wakes.append(sid)
                 else:

@@ -9,10 +9,11 @@ from typing import Any, Final
 from stepwell.errors import FunctionNotFoundError, error_payload
 from stepwell.serde.values import pack
 from stepwell_engine.ends import load_ends
-from stepwell_engine.entries import ENDED, INVOKED, Batch, Entry
+from stepwell_engine.entries import ENDED, INVOKED, LOOK, Batch, Entry
 from stepwell_engine.matching import Matcher
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.planning import Plan, Work, error_record, plan, start_all
+from stepwell_engine.recent import Recent
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewRun
@@ -28,6 +29,8 @@ _MAX_BYTES: Final = 8 << 20
 
 logger = logging.getLogger("stepwell.coordinator")
 
+_REFERRING: Final = frozenset({INVOKED, LOOK})
+
 Awaited = Sequence[Mapping[str, list[str]]]
 """For each shard: event name → the paths by which it is waited for."""
 
@@ -35,7 +38,7 @@ Awaited = Sequence[Mapping[str, list[str]]]
 class Chunk:
     """One shard's share of a batch, written by one call of fanout.lua or, when it grew large, a few."""
 
-    __slots__ = ("acks", "bytes", "records", "runs", "shard")
+    __slots__ = ("acks", "records", "runs", "shard", "size")
 
     def __init__(self, shard: int) -> None:
         self.shard = shard
@@ -45,7 +48,7 @@ class Chunk:
         self.acks: list[bytes] = []
         self.records: list[tuple[str, bytes]] = []
         self.runs: list[NewRun] = []
-        self.bytes = 0
+        self.size = 0
 
     def add(self, entry: Entry, runs: Sequence[NewRun], record: bytes) -> None:
         """An entry to acknowledge with what it causes; no record if that is empty."""
@@ -53,13 +56,13 @@ class Chunk:
         if record:
             self.records.append((entry.id, record))
         self.create(runs)
-        self.bytes += len(record)
+        self.size += len(record)
 
     def create(self, runs: Sequence[NewRun]) -> None:
         """Runs to create."""
         self.runs += runs
         for run in runs:
-            self.bytes += len(run.blob)
+            self.size += len(run.blob)
 
     def split(self) -> "Chunk":
         """What was gathered so far, as a chunk of its own; this one is empty then."""
@@ -72,9 +75,7 @@ class Chunk:
     def full(self) -> bool:
         """Whether it should be written before more is added."""
         return (
-            len(self.runs) >= _MAX_RUNS
-            or len(self.acks) >= _MAX_ENTRIES
-            or self.bytes >= _MAX_BYTES
+            len(self.runs) >= _MAX_RUNS or len(self.acks) >= _MAX_ENTRIES or self.size >= _MAX_BYTES
         )
 
 
@@ -85,7 +86,7 @@ class Fanout:
     of their causes, waits are resolved once, and plans that reach other shards are fixed first.
     """
 
-    __slots__ = ("_matcher", "_metrics", "_registry", "_store")
+    __slots__ = ("_matcher", "_metrics", "_recent", "_registry", "_store")
 
     def __init__(
         self, store: Store, registry: Registry, matcher: Matcher, metrics: Metrics
@@ -93,6 +94,7 @@ class Fanout:
         self._store = store
         self._registry = registry
         self._matcher = matcher
+        self._recent = Recent(store, registry, matcher)
         self._metrics = metrics
 
     async def handle(self, batches: Sequence[Batch]) -> None:
@@ -157,7 +159,7 @@ class Fanout:
         for entry in batch.entries:
             name = entry.name
             route = registry.route(name)
-            if name in awaited or entry.kind == INVOKED:
+            if name in awaited or name in registry.lookback or entry.kind in _REFERRING:
                 special.append(Work(entry, route, shard))
             elif entry.kind == ENDED:
                 if route.empty:
@@ -211,7 +213,9 @@ class Fanout:
 
     async def _special(self, works: list[Work], awaited: Awaited) -> None:
         """Ends, invokes, events that are waited for, and those that reach other shards."""
+        works = await self._answer(works)
         works = await self._complete(works)
+        await self._recent.note(works)
         named = [w for w in works if any(w.entry.name in names for names in awaited)]
         if named:
             # Before the acknowledgement: an event is handled when its waits are.
@@ -228,6 +232,21 @@ class Fanout:
         self._metrics.events_unmatched.inc(unmatched)
         await self._write(chunks.values())
         await self._spread([p for p in plans if not p.local])
+
+    async def _answer(self, works: list[Work]) -> list[Work]:
+        """Waits that look back, answered from what was noted so far; returns the other entries.
+
+        What this batch notes after that is matched in the ordinary way: those waits are registered already.
+        """
+        chunks: dict[int, Chunk] = {}
+        asked: dict[int, list[Entry]] = {}
+        for work in works:
+            if work.entry.kind == LOOK:
+                asked.setdefault(work.shard, []).append(work.entry)
+                chunks.setdefault(work.shard, Chunk(work.shard)).add(work.entry, (), b"")
+        await asyncio.gather(*(self._recent.answer(s, entries) for s, entries in asked.items()))
+        await self._write(chunks.values())
+        return [work for work in works if work.entry.kind != LOOK]
 
     async def _complete(self, works: list[Work]) -> list[Work]:
         """Fetch what entries only refer to: ended runs, and the targets of invokes."""

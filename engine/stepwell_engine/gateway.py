@@ -4,13 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from redis.exceptions import ResponseError
-
 from stepwell.errors import (
     FunctionNotFoundError,
     RunNotFoundError,
     SendEventsError,
-    StreamFullError,
 )
 from stepwell.events import Event
 from stepwell.gateway import GatewayOptions, RunQuery
@@ -19,6 +16,7 @@ from stepwell.records import EventRecord, Page, Run, RunStatus, RunSummary, run_
 from stepwell.serde.values import pack, unpack
 from stepwell_engine import views
 from stepwell_engine.directory import Directory
+from stepwell_engine.intake import Intake, new_seed
 from stepwell_engine.listing import list_runs
 from stepwell_engine.routing import event_route
 from stepwell_engine.signals import send_signal
@@ -26,10 +24,6 @@ from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewEvent, Transitions
 from stepwell_engine.watcher import Watcher
 
-MAX_STREAM: Final = 1_000_000
-"""Events that may wait on one shard; a send beyond is refused, so that memory has a bound."""
-
-DEDUPE_MS: Final = 86_400_000
 CANCEL_GRACE_MS: Final = 10_000
 _STREAM_LOOK: Final = 1_000  # entries of one shard's stream looked at for one event
 
@@ -39,7 +33,7 @@ class StoreGateway:
 
     def __init__(self, store: Store, deadline: float) -> None:
         self.store = store
-        self._deadline = deadline
+        self._intake = Intake(store, deadline)
         self._directory = Directory(store)
         self._watcher = Watcher(store)
 
@@ -55,32 +49,34 @@ class StoreGateway:
         )
         return cls(store, options.deadline)
 
-    async def send(self, seed: str, events: Sequence[Event], encoded: Sequence[bytes]) -> list[str]:
-        """Accept events; their ids in order."""
-        shards = self.store.shards
-        count = len(shards)
-        home = event_shard(seed, count)
+    async def send(
+        self, events: Sequence[Event], encoded: Sequence[bytes], *, seed: str = ""
+    ) -> list[str]:
+        """Accept events; their ids in order. Sent again with the same seed they are the same."""
+        count = len(self.store.shards)
+        causes = seed or new_seed()
+        home = event_shard(causes, count)
         parts: dict[int, list[int]] = {}
         items: list[NewEvent] = []
         for index, event in enumerate(events):
-            entropy = event_entropy(seed, index)
-            if event.id:
-                hash_, shard = event_route(event.id, count)
-            else:
-                hash_, shard = "", home
-            parts.setdefault(shard, []).append(index)
+            entropy = event_entropy(causes, index)
+            hash_, shard = event_route(event.id, count) if event.id else ("", home)
             items.append(NewEvent(event.name, encoded[index], entropy, hash_))
+            if shard in parts:
+                parts[shard].append(index)
+            else:
+                parts[shard] = [index]
         if len(parts) == 1:
-            return await self._ingest(shards[next(iter(parts))], seed, items)
-        return await self._send_parts(seed, items, parts)
+            return await self._intake.put(next(iter(parts)), items, seed)
+        return await self._send_parts(items, parts, seed)
 
     async def _send_parts(
-        self, seed: str, items: Sequence[NewEvent], parts: dict[int, list[int]]
+        self, items: Sequence[NewEvent], parts: dict[int, list[int]], seed: str
     ) -> list[str]:
         """Each shard accepts its part whole or not; a part that failed does not undo others."""
         replies = await asyncio.gather(
             *(
-                self._ingest(self.store.shards[shard], seed, [items[i] for i in indexes])
+                self._intake.put(shard, [items[i] for i in indexes], seed)
                 for shard, indexes in parts.items()
             ),
             return_exceptions=True,
@@ -104,20 +100,6 @@ class StoreGateway:
             accepted,
         ) from failures[0]
 
-    async def _ingest(self, shard: Transitions, seed: str, items: Sequence[NewEvent]) -> list[str]:
-        try:
-            stamp, firsts = await shard.ingest(
-                seed, items, max_len=MAX_STREAM, dedupe_ms=DEDUPE_MS, deadline=self._deadline
-            )
-        except ResponseError as error:
-            if str(error).startswith("FULL"):
-                raise StreamFullError(
-                    f"shard {shard.shard} has {str(error)[5:]} events waiting, the most is "
-                    f"{MAX_STREAM:,}: its coordinators are behind or stopped; send again later"
-                ) from error
-            raise
-        return [first or stamp + item.entropy for first, item in zip(firsts, items, strict=True)]
-
     async def function(self, name: str) -> tuple[str, str]:
         """App and id of the one function called `app-fn`."""
         found = await self._directory.slug(name)
@@ -133,7 +115,7 @@ class StoreGateway:
             f"function={name!r} may be {pairs}; write reference_function(app_id=, function_id=)"
         )
 
-    async def start(self, seed: str, app_id: str, fn_id: str, encoded: bytes) -> str:
+    async def start(self, app_id: str, fn_id: str, encoded: bytes, *, seed: str = "") -> str:
         """Start a run of a registered function with that event; the run's id."""
         if await self._directory.find(app_id, fn_id) is None:
             raise FunctionNotFoundError(
@@ -143,9 +125,13 @@ class StoreGateway:
         shard = function_shard(app_id, fn_id, len(self.store.shards))
         target = pack([app_id, fn_id, ""])
         item = NewEvent(
-            "inngest/function.invoked", encoded, event_entropy(seed, 0), kind="v", extra=target
+            "inngest/function.invoked",
+            encoded,
+            event_entropy(seed or new_seed(), 0),
+            kind="v",
+            extra=target,
         )
-        (event_id,) = await self._ingest(self.store.shards[shard], seed, [item])
+        (event_id,) = await self._intake.put(shard, [item], seed)
         return run_id(ulid_ms(event_id), event_id, app_id, fn_id, shard)
 
     async def result(self, run_id: str, *, expected: bool = False) -> tuple[RunStatus, Any]:

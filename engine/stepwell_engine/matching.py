@@ -83,7 +83,7 @@ class Matcher:
             late = work.entry.us + bias < registered
             if kind != b"w" or late or name.decode() != work.entry.name:
                 return None
-            if not self._wanted(work, unpack(head)[3], run_blob):
+            if not self.wanted(work, unpack(head)[3], run_blob):
                 return None
         except (ValueError, TypeError, LookupError):
             # One wait that can't be read must not keep the event from the others.
@@ -92,7 +92,10 @@ class Matcher:
         item = member[-43:].decode()
         return item[:26], item[27:], str(int(registered))
 
-    def _wanted(self, work: Work, details: Mapping[str, Any], run_blob: bytes) -> bool:
+    def wanted(self, work: Work, details: Mapping[str, Any], run_blob: bytes) -> bool:
+        """Whether a wait with those details, of a run started by that event, is for `work`."""
+        if run_blob[:26].decode() == work.entry.id:
+            return False  # what started a run isn't news to it, even to a wait that looks back
         event = work.fields()
         for path, value in details.get("values") or ():
             key = index_key(value)

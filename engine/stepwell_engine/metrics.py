@@ -111,9 +111,5 @@ class Metrics:
         """Count the end of a run; `status` is its stored letter: c, f or k."""
         self.runs_ended.labels(app, function, _STATUS[status]).inc()
 
-    def step_ended(self, app: str, function: str, ms: float) -> None:
-        """Observe how long a step's callback took, in milliseconds."""
-        self.step_duration.labels(app, function).observe(ms / 1000)
-
 
 _STATUS = {"c": "completed", "f": "failed", "k": "cancelled"}

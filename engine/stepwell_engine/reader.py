@@ -29,11 +29,11 @@ Row = tuple[bytes, list[bytes]]
 
 @dataclass(slots=True)
 class Read:
-    """What one read brought: rows by shard of the event streams and of the outboxes."""
+    """What one read brought: rows by shard of the event streams and of the outboxes. `at` is when it was asked for."""
 
+    at: float
     events: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
     owed: dict[int, list[Row]] = field(default_factory=dict[int, list[Row]])
-    at: float = field(default_factory=boot_seconds)
 
     @property
     def left(self) -> float:
@@ -104,6 +104,7 @@ class Reader:
         """Wait for new entries and start to handle them. Raises ServerError."""
         async with self._slots:
             pass  # a free slot first: what is read and not handled ages
+        asked = boot_seconds()
         reply = await self._call_group(
             lambda: self._store.server.blocking(
                 self._root,
@@ -114,18 +115,19 @@ class Reader:
             )
         )  # fmt: skip
         if reply:
-            await self._start((key.decode(), rows) for key, rows in reply)
+            await self._start(((key.decode(), rows) for key, rows in reply), asked)
 
     async def claim(self) -> None:
         """Take over entries whose reader went silent. Raises ServerError."""
         found: list[tuple[str, list[Row]]] = []
+        asked = boot_seconds()
         for stream in self._streams:
             rows = await self._claim(stream)
             if rows:
                 found.append((stream, rows))
                 self._metrics.redeliveries.inc(len(rows))
         if found:
-            await self._start(found)
+            await self._start(found, asked)
 
     async def drain(self) -> None:
         """Wait until all that was read is handled."""
@@ -135,6 +137,7 @@ class Reader:
     async def finish(self) -> None:
         """After the last `read`: handle what is left, also what came while that was cancelled. Raises ServerError."""
         await self.drain()
+        asked = boot_seconds()
         streams, starts = [*self._streams], ["0"] * len(self._streams)
         reply = await self._store.server.call(
             self._root, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", _COUNT,
@@ -142,7 +145,7 @@ class Reader:
         )  # fmt: skip
         found = [(key.decode(), [row for row in rows if row[1]]) for key, rows in reply or ()]
         if any(rows for _, rows in found):
-            await self._start(found)
+            await self._start(found, asked)
             await self.drain()
 
     def cancel(self) -> None:
@@ -194,8 +197,9 @@ class Reader:
             if not await call(self._root, "XRANGE", stream, sid, sid):
                 await call(self._root, "XACK", stream, GROUP, sid)
 
-    async def _start(self, found: Iterable[tuple[str, list[Row]]]) -> None:
-        read = Read()
+    async def _start(self, found: Iterable[tuple[str, list[Row]]], asked: float) -> None:
+        # Its age counts from the question: the answer may have lain in the socket of a stopped process.
+        read = Read(asked)
         ids: set[tuple[str, bytes]] = set()
         for stream, rows in found:
             shard, is_events = self._streams[stream]
@@ -210,7 +214,9 @@ class Reader:
 
     async def _handled(self, read: Read, ids: set[tuple[str, bytes]]) -> None:
         try:
-            async with asyncio.timeout(max(0.0, read.left)):
+            if read.left <= 0:
+                raise TimeoutError
+            async with asyncio.timeout(read.left):
                 await self._handle(read)
         except TimeoutError:
             logger.warning(

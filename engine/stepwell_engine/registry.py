@@ -22,12 +22,14 @@ logger = logging.getLogger("stepwell.coordinator")
 class Registry:
     """All functions as last read. `refresh` reads them again when the version key says so.
 
-    registry = Registry(store)
-    await registry.refresh()
-    registry.find("shop", "ship")
+    `lookback`: event name → the shards whose waits may ask for recent events of that name.
+
+        registry = Registry(store)
+        await registry.refresh()
+        registry.find("shop", "ship")
     """
 
-    __slots__ = ("_by_id", "_by_number", "_index", "_store", "_version", "apps")
+    __slots__ = ("_by_id", "_by_number", "_index", "_store", "_version", "apps", "lookback")
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,6 +37,7 @@ class Registry:
         self._by_id: dict[tuple[str, str], RegisteredFunction] = {}
         self._by_number: dict[str, RegisteredFunction] = {}
         self._index = TriggerIndex(())
+        self.lookback: dict[str, set[int]] = {}
         self.apps: tuple[str, ...] = ()
 
     def find(self, app: str, fn: str) -> RegisteredFunction | None:
@@ -78,6 +81,10 @@ class Registry:
         self._by_id = {(f.app, f.fn): f for f in functions}
         self._by_number = {f.number: f for f in functions}
         self._index = TriggerIndex(functions)
+        self.lookback = {}
+        for function in functions:
+            for name in function.lookback:
+                self.lookback.setdefault(name, set()).add(function.shard)
         self.apps = tuple(sorted({f.app for f in functions}))
 
 
@@ -88,7 +95,7 @@ def _parse(field: bytes, value: bytes, shards: int) -> RegisteredFunction | None
         function = RegisteredFunction(
             app, fn, str(int(number)), function_shard(app, fn, shards), unpack(config)
         )
-        _ = function.triggers, function.max_crashes
+        _ = function.triggers, function.max_crashes, function.lookback
     except _ERRORS as error:
         # One function that a newer version published must not keep the others from being served.
         logger.error(

@@ -46,6 +46,11 @@ class RegisteredFunction:
         return int(self.config.get("max_crashes") or 3)
 
     @property
+    def lookback(self) -> frozenset[str]:
+        """Event names whose recent events its waits may ask for."""
+        return frozenset(self.config.get("lookback") or ())
+
+    @property
     def triggers(self) -> list[tuple[str, str | None]]:
         """Event name (or pattern) and expression of each trigger."""
         found: Iterable[Mapping[str, Any]] = self.config.get("triggers") or ()

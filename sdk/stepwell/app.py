@@ -54,7 +54,7 @@ class App:
             check.text(app_version, "Client(app_version=)", "1.4.2")
         self.app_version = app_version
         self.namespace = namespace
-        self.shards = shards
+        self.shards: int | None = shards
         self.serializer = serializer
         self.logger: Logger = logger or logging.getLogger("stepwell")
         self.checkpointing = check.instance(

@@ -4,8 +4,7 @@ The methods are asynchronous; those named `..._sync` are the same ones, run in t
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar, overload
 
@@ -70,7 +69,7 @@ class Client(App):
         if not encoded:
             return []
         gateway = self._connections.ready() or await self._connections.get()
-        return await gateway.send(_seed(), batch, encoded)
+        return await gateway.send(batch, encoded)
 
     async def _send_through(self, batch: list[Event]) -> list[str]:
         stack = MiddlewareStack.build(self, self.middleware, is_async=True, where="client.send")
@@ -125,7 +124,7 @@ class Client(App):
         if isinstance(target, str):
             target = await gateway.function(target)
             encoded = check.invoked_event(*target, data, self.limits)
-        run_id = await gateway.start(_seed(), *target, encoded)
+        run_id = await gateway.start(*target, encoded)
         try:
             async with asyncio.timeout(limit):
                 status, value = await gateway.result(run_id, expected=True)
@@ -207,7 +206,7 @@ class Client(App):
     @asynccontextmanager
     async def bound(
         self, *, redis_url: str, namespace: str, shards: int, clock: Clock
-    ) -> AsyncIterator[None]:
+    ) -> AsyncGenerator[None, None]:
         """Use another namespace and clock for a while, as `stepwell.testing.Engine` does."""
         before = self._redis_url, self.namespace, self.shards, self.clock
         await self.aclose()
@@ -298,11 +297,6 @@ class Client(App):
         """As `aclose`, blocking."""
         self._portal.run(self._connections.aclose())
         self._portal.stop()
-
-
-def _seed() -> str:
-    # The system's source, so that forked processes never share one.
-    return os.urandom(10).hex()
 
 
 def _late(run_id: str, limit: float | None) -> str:

@@ -71,7 +71,9 @@ class RunQuery:
 class Gateway(Protocol):
     """An open namespace, of one event loop. Every value given to it has been validated."""
 
-    async def send(self, seed: str, events: Sequence[Event], encoded: Sequence[bytes]) -> list[str]:
+    async def send(
+        self, events: Sequence[Event], encoded: Sequence[bytes], *, seed: str = ""
+    ) -> list[str]:
         """Accept events; their ids in order. Sent again with the same seed they are the same."""
         ...
 
@@ -79,7 +81,7 @@ class Gateway(Protocol):
         """App and id of the one function called `app-fn`. Raises FunctionNotFoundError."""
         ...
 
-    async def start(self, seed: str, app_id: str, fn_id: str, encoded: bytes) -> str:
+    async def start(self, app_id: str, fn_id: str, encoded: bytes, *, seed: str = "") -> str:
         """Start a run of a function, which must be registered, with that event; the run's id."""
         ...
 

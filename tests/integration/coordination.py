@@ -14,7 +14,7 @@ from stepwell.ids import event_entropy, function_shard, run_id, step_key, ulid_m
 from stepwell.serde.values import pack, unpack
 from stepwell_engine import expressions
 from stepwell_engine.coordinator import Coordinator, Settings
-from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.embedded import EmbeddedCluster, EmbeddedServer
 from stepwell_engine.entries import blob_event
 from stepwell_engine.expressions import index_key
 from stepwell_engine.registry import register
@@ -105,6 +105,7 @@ class World:
         *,
         expression: str | None = None,
         timeout_ms: int = 60_000,
+        since: str = "",
     ) -> str:
         """Park a leased run on a wait for an event, as a worker does; returns the step's key."""
         key = step_key(step, 0)
@@ -135,7 +136,7 @@ class World:
             item.token,
             0,
             ("S",),
-            ("w", key, timeout_ms, name, prefix, path, head, ""),
+            ("w", key, timeout_ms, name, prefix, path, head, since),
         )
         assert reply[0] == b"OK", reply
         return key
@@ -151,7 +152,7 @@ def delivered(run: Mapping[str, bytes], key: str) -> tuple[str, bytes] | None:
 
 
 @asynccontextmanager
-async def world(server: EmbeddedServer, shards: int = 1) -> AsyncIterator[World]:
+async def world(server: EmbeddedServer | EmbeddedCluster, shards: int = 1) -> AsyncIterator[World]:
     """A fresh namespace."""
     clock = VirtualClock()
     store = await Store.open(

@@ -18,6 +18,9 @@ from stepwell.ids import step_key
 from stepwell.serde.values import pack, unpack
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.fanout import GROUP
+from stepwell_engine.loop import boot_seconds
+from stepwell_engine.metrics import Metrics
+from stepwell_engine.reader import STALE_S, Read, Reader
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +150,8 @@ async def test_entries_deleted_by_hand_do_not_stay_pending(one: World) -> None:
         await settled(c)
 
         async def none_pending() -> bool:
-            return (await call(keys.root, "XPENDING", keys.events, GROUP))[0] == 0
+            pending = await call(keys.root, "XPENDING", keys.events, GROUP)
+            return bool(pending[0] == 0)
 
         await until(none_pending)
 
@@ -227,7 +231,7 @@ async def test_an_end_is_an_event_for_who_asks(one: World) -> None:
         numbers = {fn: c.registry.find("shop", fn) for fn in ("watch", "ship-failure")}
         assert set(started) == {f.number.encode() for f in numbers.values() if f}
         for leased in started.values():
-            assert leased.fields[b"ne"] == b"1"
+            assert (await one.run(leased.run_id))["ne"] == b"1"
             data = unpack(leased.fields[b"e"][26:])[5]
             assert data["function_id"] == "shop-ship"
             assert data["fn_id"] == "ship"
@@ -271,8 +275,44 @@ async def test_an_invoke_starts_its_function_and_tells_the_parent(one: World) ->
         assert (error["code"], error["name"]) == ("function_not_found", "FunctionNotFoundError")
         assert "'missing'" in error["message"]
         (child,) = await one.lease()
-        assert child.fields[b"pa"].decode() == f"{parent.run_id}:{key}"
+        assert (await one.run(child.run_id))["pa"].decode() == f"{parent.run_id}:{key}"
         await one.finish(child, "c", {"ok": True})
         answer = delivered(await one.run(parent.run_id), key)
         assert answer is not None
         assert (answer[0], unpack(answer[1])) == ("v", {"ok": True})
+
+
+async def test_a_stop_leaves_nothing_for_others_to_wait_for(one: World) -> None:
+    await one.functions(ship=config("order/created"))
+    keys = one.store.keys(0)
+    c = coordinator(one)
+    await c.start()
+    await settled(c)
+    await one.send(Event("order/created"))
+    # As if the server had answered the very read that the stop cancels.
+    call = one.store.server.call
+    await call(keys.root, "XREADGROUP", "GROUP", GROUP, c.id, "STREAMS", keys.events, ">")
+    await c.stop()
+    assert (await call(keys.root, "XPENDING", keys.events, GROUP))[0] == 0
+    assert len(await one.lease()) == 1
+
+
+async def test_a_batch_that_went_stale_is_left_to_who_claimed_it(one: World) -> None:
+    await one.functions(ship=config("order/created"))
+    keys = one.store.keys(0)
+    call = one.store.server.call
+    c = coordinator(one)
+    await c.start()
+    await c.stop()
+    (event,) = await one.send(Event("order/created"))
+    reply = await call(keys.root, "XREADGROUP", "GROUP", GROUP, "x", "STREAMS", keys.events, ">")
+    seen: list[Read] = []
+
+    async def handle(read: Read) -> None:
+        seen.append(read)
+
+    reader = Reader(one.store, [0], "x", handle, Metrics())
+    await reader._start([(keys.events, reply[0][1])], boot_seconds() - STALE_S - 1)
+    await reader.drain()
+    assert seen == []
+    assert await one.record(event) is None

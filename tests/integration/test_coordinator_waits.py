@@ -204,10 +204,11 @@ async def test_a_child_elsewhere_answers_and_is_cancelled_through_the_outbox(fou
                 ("i", key, 60_000, head, encoded, entropy, target, "1"),
             )  # fmt: skip
         await settled(c)
-        one, two = sorted(
-            await four.lease(shard=3),
-            key=lambda i: i.fields[b"pa"] != f"{parent.run_id}:{keys[0]}".encode(),
-        )
+        children = {
+            (await four.run(item.run_id))["pa"][27:].decode(): item
+            for item in await four.lease(shard=3)
+        }
+        one, two = (children[key] for key in keys)
         await four.finish(one, "c", 42)
         await settled(c)
         answer = delivered(await four.run(parent.run_id), keys[0])
@@ -241,3 +242,27 @@ async def test_an_owed_event_is_accepted_by_its_shard_once(four: World) -> None:
         # The same id again, straight to the shard: a duplicate of the owed one.
         (again,) = await four.send(Event("order/sent", id="mine"), shard=2, hashed="hash-of-mine")
         assert again == event
+
+
+async def test_a_wait_that_looks_back_gets_what_came_before_it(one: World) -> None:
+    await one.functions(ship=config("order/created", lookback=["order/paid", "order/created"]))
+    async with coordinator(one) as c:
+        a, b, same = await started(one, {"id": 1}, {"id": 2}, {"id": 3})
+        (paid,) = await one.send(Event("order/paid", {"id": 1}))
+        await settled(c)
+        by_id = "event.data.id == async.data.id"
+        for item in (a, b):
+            since = str(int(item.fields[b"t"]) * 1000)
+            key = await one.wait_for(item, "paid", "order/paid", expression=by_id, since=since)
+        since = str(int(same.fields[b"t"]) * 1000)
+        await one.wait_for(same, "paid", "order/created", expression=by_id, since=since)
+        await settled(c)
+        got = delivered(await one.run(a.run_id), key)
+        assert got is not None
+        assert got[1][:26].decode() == paid
+        assert delivered(await one.run(b.run_id), key) is None
+        # The event that started a run is not what it waits for.
+        assert delivered(await one.run(same.run_id), key) is None
+        await one.send(Event("order/paid", {"id": 2}))
+        await settled(c)
+        assert delivered(await one.run(b.run_id), key) is not None

@@ -51,6 +51,8 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"run": "r", "step": "", "token": "t", "dv": 0, "clause": ("N",), "ops": ("m", "w")},
         {"op": 2, "...": 0},
     ),
+    "record": ({"run": "r", "step": "", "token": "t", "name": "n", "record": b"d"}, {}),
+    "returned": ({"run": "r", "token": "t", "output": b"o"}, {}),
     "due": ({"limit": 1, "horizon_ms": 1, "timeout_error": b"", "cancelled_error": b""}, {}),
     "renew": (
         {"worker": "w", "items": [("i", "t"), ("j", "u")], "alive_ms": 1, "lease_ms": 1},

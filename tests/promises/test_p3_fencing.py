@@ -52,7 +52,7 @@ async def test_every_write_of_an_old_lease_is_refused(client, stepwell_engine):
         await engine.stop_worker()
         [event_id] = await engine.send(Event("t/go"))
         [run_id] = (await engine.event(event_id)).run_ids
-        await engine.settle_events()
+        await engine.settle()
         shard = engine.store.of_run(run_id)
         [old] = await shard.lease("ghost", "ghost", ["shop"], want=1, lease_ms=1_000, suspects=0)
         await engine.advance("1m")

@@ -11,9 +11,6 @@ from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.transitions import Arg, DueReply, Leased, NewEvent, NewRun, Transitions
 
-LEASE_MS = 20_000
-ALIVE_MS = 15_000
-GRACE_MS = 10_000
 CANCELLED = pack({"code": "cancelled", "message": "asked to", "name": "RunCancelledError"})
 TIMEOUT = pack({"code": "timeout", "message": "too late", "name": "InvokeTimeoutError"})
 LOST = pack({"code": "lost", "message": "the worker died", "name": "WorkerLostError"})
@@ -28,6 +25,9 @@ class Shard:
     number: int = 0
     clock: VirtualClock = field(default_factory=VirtualClock)
     strict: bool = False
+    lease_ms: int = 20_000
+    alive_ms: int = 15_000
+    grace_ms: int = 10_000
 
     def __post_init__(self) -> None:
         self.keys = Keys("stepwell", self.number)
@@ -81,7 +81,7 @@ class Shard:
     ) -> list[Leased]:  # fmt: skip
         prefix = f"{worker}-{next(self._serial)}"
         return await self.t.lease(
-            worker, prefix, lanes, want=want, lease_ms=LEASE_MS, suspects=suspects, **more
+            worker, prefix, lanes, want=want, lease_ms=self.lease_ms, suspects=suspects, **more
         )
 
     async def leased(self, **more: Any) -> Leased:
@@ -97,7 +97,7 @@ class Shard:
 
     async def alive(self, worker: str = "w1", *items: Leased) -> list[str]:
         names = [(i.run_id + (f":{i.step}" if i.step else ""), i.token) for i in items]
-        return await self.t.renew(worker, names, alive_ms=ALIVE_MS, lease_ms=LEASE_MS)
+        return await self.t.renew(worker, names, alive_ms=self.alive_ms, lease_ms=self.lease_ms)
 
     async def due(self, limit: int = 100) -> DueReply:
         return await self.t.due(
@@ -110,7 +110,7 @@ class Shard:
         return [outcome for _, outcome in await self.t.reclaim(items)] if items else []
 
     async def cancel(self, run: str, tombstone: str = "") -> str:
-        return await self.t.cancel(run, error=CANCELLED, grace_ms=GRACE_MS, tombstone=tombstone)
+        return await self.t.cancel(run, error=CANCELLED, grace_ms=self.grace_ms, tombstone=tombstone)
 
     async def send(self, seed: str, *events: NewEvent, max_len: int = 1000) -> tuple[str, list[str]]:
         return await self.t.ingest(

@@ -59,6 +59,7 @@ class Entry:
         self.tasks: set[asyncio.Task[Any]] | None = None
         self.steps = Steps(self)
         self.hooks: Hooks | None = None
+        self.finishing = False
         self._checking = False
         self._idle_checks = 0
 
@@ -140,7 +141,13 @@ class Entry:
         self.journal.held.clear()
         if self.hooks is not None:
             end = await outcome.through_middleware(self, self.hooks, end, value)
-        code = await self.journal.commit(end.clause, self.steps.take_buffer())
+        self.finishing = True
+        self.services.on_finishing(self)
+        buffer = self.steps.take_buffer()
+        if end.status == "c" and not buffer and not self.target:
+            code = await self.journal.returned(end.payload)
+        else:
+            code = await self.journal.commit(end.clause, buffer)
         if code == "CANCEL":
             self.closing = CANCEL
             return await self._closed()

@@ -44,6 +44,7 @@ class Fetcher:
         self._on_poll = on_poll
         self._active = 0
         self._suspects = 0
+        self._last = -1
         self._serial = 0
         self._rung: set[int] = set(range(len(store.shards)))
         self._changed = asyncio.Event()
@@ -60,7 +61,7 @@ class Fetcher:
         return self._active
 
     def released(self, *, suspect: bool) -> None:
-        """An item's entry is over."""
+        """An item's entry is over, or its last commit is on its way: the next lease may share its round trip."""
         self._active -= 1
         if suspect:
             self._suspects -= 1
@@ -86,15 +87,25 @@ class Fetcher:
             if free < self._slots // LOW_WATER:
                 await asyncio.sleep(MOMENT)
                 free = self._slots - self._active
-            chosen = sorted(hot)[:free]
+            # In turn: with few slots, a busy shard must not starve those after it.
+            chosen = sorted(hot, key=lambda s: (s <= self._last, s))[:free]
+            self._last = chosen[-1]
             each = min(MOST, max(1, free // len(chosen)))
             try:
                 counts = await asyncio.gather(*(self._lease(shard, each) for shard in chosen))
+                await self._lease_suspect(chosen[1:])
             except StepwellError:
                 await asyncio.sleep(1.0)
                 continue
             hot -= {shard for shard, count in zip(chosen, counts, strict=True) if count < each}
             self._on_poll()
+
+    async def _lease_suspect(self, shards: Sequence[int]) -> None:
+        """Ask the other shards for the one suspect that may be here: together, only one could be asked."""
+        for shard in shards:
+            if self._suspects or self.saturated or self.stopping:
+                return
+            await self._lease(shard, 1)
 
     async def _lease(self, shard: int, want: int) -> int:
         transitions = self._store.shards[shard]

@@ -21,8 +21,14 @@ class Outcome:
     clause: tuple[Arg, ...]
     status: str
     error: BaseException | None = None
-    payload: dict[str, Any] | None = None
     quiet: bool = False
+
+    @property
+    def payload(self) -> bytes:
+        """What an end records: the output, or the error."""
+        packed = self.clause[2]
+        assert isinstance(packed, bytes)
+        return packed
 
 
 _NOTHING = pack(None, where="output")
@@ -55,16 +61,16 @@ def of_error(entry: "Entry", error: BaseException) -> Outcome:
     verdict = attempts.judge(error, blob, entry.function, entry.services.random, now)
     tried = memo.add_attempt(blob, entry.services.worker_id, entry.started_ms, now, verdict.payload)
     if verdict.delay_ms is not None:
-        return Outcome(("R", verdict.delay_ms, tried), "", error, verdict.payload, verdict.quiet)
+        return Outcome(("R", verdict.delay_ms, tried), "", error, verdict.quiet)
     failed = pack(verdict.payload, where="error")
-    return Outcome(("F", "f", failed, tried), "f", error, verdict.payload, verdict.quiet)
+    return Outcome(("F", "f", failed, tried), "f", error, verdict.quiet)
 
 
 def self_cancelled() -> Outcome:
     """The function's own code cancelled its task."""
     error = StepwellError("the function's task was cancelled by its own code, not by Stepwell")
     payload = attempts.payload(error)
-    return Outcome(("F", "f", pack(payload, where="error"), b""), "f", error, payload)
+    return Outcome(("F", "f", pack(payload, where="error"), b""), "f", error)
 
 
 def cancelled(packed: bytes) -> Outcome:

@@ -43,6 +43,7 @@ class Services:
         client: "Client",
         saturated: Callable[[], bool],
         counters: Counters,
+        on_finishing: Callable[["Entry"], None],
     ) -> None:
         self.store = store
         self.worker_id = worker_id
@@ -54,6 +55,7 @@ class Services:
         self.logger = client.logger
         self.draining = ""
         self._counters = counters
+        self.on_finishing = on_finishing
         self._saturated = saturated
         self._background: set[asyncio.Task[Any]] = set()
 

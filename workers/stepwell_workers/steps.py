@@ -213,7 +213,11 @@ class Steps:
             ):
                 return None
             ops = ()
-        self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
+        plain = not (self.buffered or self.journal.held or events or attempts_blob)
+        if plain:
+            self.goes_on(await self.journal.record(name.key, record))
+        else:
+            self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
         return None
 
     async def record_race(self, name: StepName, record: bytes, losing: Sequence[StepName]) -> None:

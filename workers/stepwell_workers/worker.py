@@ -119,6 +119,7 @@ class Worker:
             client=self._clients[0],
             saturated=lambda: self._fetcher.saturated,
             counters=self._counters,
+            on_finishing=lambda entry: self._fetcher.released(suspect=entry.suspect),
         )
         lanes = sorted({client.app_id for client in self._clients})
         self._fetcher = Fetcher(
@@ -207,7 +208,8 @@ class Worker:
             self._heartbeat.drop(item, leased.token)
             if self._entries.get(item) is entry:
                 self._entries.pop(item, None)
-            self._fetcher.released(suspect=leased.suspect)
+            if entry is None or not entry.finishing:
+                self._fetcher.released(suspect=leased.suspect)
             if not self._entries:
                 self._idle.set()
 

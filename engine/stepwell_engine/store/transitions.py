@@ -5,6 +5,8 @@ Each method is one script, so one atomic write. All of them may be sent again af
 
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from stepwell.clock import Clock
@@ -39,13 +41,21 @@ class NewRun(NamedTuple):
     parent: str = ""
     key: str = ""
 
-    def args(self) -> tuple[Arg, ...]:
-        """The ten arguments of fanout.lua."""
-        score = self.created_ms
-        return (
-            self.run_id, self.number, self.lane, self.blob, self.start_ms, self.created_ms,
-            "1" if self.no_emit else "", self.parent, self.key, score,
-        )  # fmt: skip
+    @property
+    def kind(self) -> tuple[str, str, int, bool, str, str]:
+        """What runs of one kind share."""
+        return (self.number, self.lane, self.start_ms, self.no_emit, self.parent, self.key)
+
+
+def run_args(runs: Sequence[NewRun]) -> list[Arg]:
+    """Runs as fanout.lua takes them: consecutive ones of one kind under one head."""
+    args: list[Arg] = []
+    for (number, lane, start, no_emit, parent, key), group in groupby(runs, attrgetter("kind")):
+        many = list(group)
+        args += (number, lane, start, "1" if no_emit else "", parent, key, len(many))
+        for run in many:
+            args += (run.run_id, run.blob, run.created_ms)
+    return args
 
 
 class Leased(NamedTuple):
@@ -139,9 +149,7 @@ class Transitions:
         ]
         for event, record in records:
             args += (event, record)
-        args.append(len(runs))
-        for run in runs:
-            args += run.args()
+        args += run_args(runs)
         return int(await self._call("fanout", *args))
 
     async def plan(self, event: str, record: bytes, *, ttl_ms: int) -> bytes:
@@ -181,6 +189,16 @@ class Transitions:
         """
         padded = (*clause, "", "", "")[:4]
         return self._call("commit", self._clock.offset_ms, run, step, token, dv, *padded, *ops)
+
+    def record(
+        self, run: str, step: str, token: str, name: str, record: bytes
+    ) -> Awaitable[bytes | None]:
+        """The hot form of a commit: one step's result. Returns dv, or None: then use `commit`."""
+        return self._call("record", run, step, token, name, record)
+
+    def returned(self, run: str, token: str, output: bytes) -> Awaitable[int | None]:
+        """The hot form of a commit: the function returned. None: then use `commit`."""
+        return self._call("returned", self._clock.offset_ms, run, token, output)
 
     async def due(
         self, *, limit: int, horizon_ms: int, timeout_error: bytes, cancelled_error: bytes
@@ -328,7 +346,7 @@ class Transitions:
 
 
 NAMES = (
-    "ingest", "fanout", "plan", "lease", "commit", "due", "renew", "expired", "reclaim", "started", "awaited", "candidates",
+    "ingest", "fanout", "plan", "lease", "commit", "record", "returned", "due", "renew", "expired", "reclaim", "started", "awaited", "candidates",
     "resolve", "cancel", "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
     "forget_consumers",
 )  # fmt: skip

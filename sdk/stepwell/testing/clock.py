@@ -1,6 +1,6 @@
 """Time in tests: knows when an engine is at rest, and hops from one due moment to the next.
 
-At rest: no event or message waits, nothing is queued, no living worker holds an item, nothing is due.
+At rest: no event or message waits, nothing is queued for a living worker nor held by one, nothing is due.
 """
 
 import asyncio
@@ -144,7 +144,9 @@ class Timeline:
             moments = [expiry for _, expiry in look.leases]
             if look.due is not None:
                 moments.append(look.due)
-            if look.waiting or look.queued or any(moment <= now for moment in moments):
+            # What is queued while there is no worker stays there.
+            busy = look.waiting or (look.queued and self._workers)
+            if busy or any(moment <= now for moment in moments):
                 return False
         holders = [await self._holder(item) for look in looks for item, _ in look.leases]
         return not any(holder in self._workers for holder in holders)
@@ -164,5 +166,5 @@ class Timeline:
                 f"shard {shard}: {look.waiting} stream entries, {look.queued} functions with queued items, "
                 f"leased: {held or 'nothing'}, next due: {look.due};"
             )
-        parts.append("a step that waits in real time holds it up, as does a missing worker")
+        parts.append("a step that waits in real time holds it up, as does a stopped coordinator")
         return " ".join(parts)

@@ -17,7 +17,7 @@ from stepwell.gateway import RunQuery
 from stepwell.ids import event_shard, function_shard, run_id, ulid_ms, ulid_time_chars
 from stepwell.records import ErrorInfo, RunStatus
 from stepwell.serde.values import pack
-from stepwell_engine import gateway as module
+from stepwell_engine import intake as module
 from stepwell_engine.gateway import StoreGateway
 from stepwell_engine.listing import decode_cursor
 from stepwell_engine.store.store import Store
@@ -38,13 +38,13 @@ def query(**more: object) -> RunQuery:
 
 
 async def send(gateway: StoreGateway, seed: str, *events: Event) -> list[str]:
-    return await gateway.send(seed, events, [encode_event(e) for e in events])
+    return await gateway.send(events, [encode_event(e) for e in events], seed=seed)
 
 
 async def start(gateway: StoreGateway, hands: Hands, seed: str, fn: str = "ship") -> str:
     """Invoke and let the coordinator's hands create the run."""
     encoded = encode_event(Event("inngest/function.invoked", {"seed": seed}))
-    run = await gateway.start(seed, "shop", fn, encoded)
+    run = await gateway.start("shop", fn, encoded, seed=seed)
     event_id = next(
         e["i"].decode()
         for e in await hands.entries()
@@ -78,6 +78,33 @@ async def test_a_duplicate_id_gives_the_first_events_id(
     assert second[0] == first
     assert second[1] != first
     assert len(await hands.entries()) == 2
+
+
+async def test_sends_of_one_turn_share_a_script(gateway: StoreGateway, hands: Hands) -> None:
+    batches = [[Event("a/b", {"n": f"{n}.{m}"}) for m in range(n % 3 + 1)] for n in range(300)]
+    counters = gateway.store.server.counters
+    before = counters.commands
+    sent = await asyncio.gather(
+        *(gateway.send(events, [encode_event(e) for e in events]) for events in batches)
+    )
+    assert counters.commands - before <= 4 * len(hands.store.shards) + 1
+    stored = {e["i"].decode(): e["d"] for e in await hands.entries()}
+    for events, ids in zip(batches, sent, strict=True):
+        assert [stored[i] for i in ids] == [encode_event(e) for e in events]
+
+
+async def test_a_cancelled_send_does_not_harm_the_others(
+    gateway: StoreGateway, hands: Hands
+) -> None:
+    event = Event("a/b")
+    sending = [asyncio.create_task(gateway.send([event], [encode_event(event)])) for _ in range(9)]
+    await asyncio.sleep(0)
+    for task in sending[::3]:
+        task.cancel()
+    results = await asyncio.gather(*sending, return_exceptions=True)
+    ids = [r[0] for r in results if isinstance(r, list)]
+    assert len(set(ids)) == 6
+    assert set(ids) <= {e["i"].decode() for e in await hands.entries()}
 
 
 async def test_a_full_stream_refuses(
@@ -134,7 +161,7 @@ async def test_an_unknown_function_is_refused_before_any_write(
     gateway: StoreGateway, hands: Hands
 ) -> None:
     with pytest.raises(FunctionNotFoundError, match="no worker has registered 'nope' of app"):
-        await gateway.start("s", "shop", "nope", b"")
+        await gateway.start("shop", "nope", b"")
     with pytest.raises(FunctionNotFoundError, match="'shop-nope'"):
         await gateway.function("shop-nope")
     assert await gateway.function("shop-ship") == ("shop", "ship")
@@ -159,7 +186,7 @@ async def test_an_invoked_run_gives_its_output(gateway: StoreGateway, hands: Han
 
 async def test_waiting_may_begin_before_the_run_exists(gateway: StoreGateway, hands: Hands) -> None:
     encoded = encode_event(Event("inngest/function.invoked"))
-    run = await gateway.start("s", "shop", "ship", encoded)
+    run = await gateway.start("shop", "ship", encoded)
     waiting = asyncio.create_task(gateway.result(run, expected=True))
     while not await watched(hands, run):
         pass

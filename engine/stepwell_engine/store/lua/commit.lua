@@ -81,7 +81,7 @@ function ops.d()
   put('sz', (tonumber(v[7]) or 0) + #record)
   v[7] = set[#set]
   if attempts ~= '' then put('t:' .. target, attempts) end
-  if v[6] == '1' then put('cr' .. sfx, '0'); put('su' .. sfx, '') end
+  if v[6] == '1' then put('cr' .. sfx, '0'); redis.call('HDEL', key, 'su' .. sfx) end
   if np > 0 then
     local p = redis.call('HGET', key, 'p:' .. target)
     if p then
@@ -119,6 +119,10 @@ function ops.w()
   pend(target, { 'w', NOW + timeout, reg == '' and NOW_US or tonumber(reg), head, name, prefix, path })
   redis.call('ZADD', k_waits(name), 0, prefix .. run .. ':' .. target)
   redis.call('HINCRBY', k_wait_paths(name), path, 1)
+  -- It also asks for events that came before it: a coordinator looks into the recent ones, however this process fares.
+  if reg ~= '' then
+    redis.call('XADD', k_events(), '*', 'k', 'l', 'i', '', 'n', name, 't', digits(NOW_US), 'd', run .. ':' .. target, 'x', '')
+  end
 end
 
 function ops.g()
@@ -175,7 +179,8 @@ end
 local function release(reason)
   local history = redis.call('HGET', key, 'h')
   put('h', log(history, clause .. NOW .. ' ' .. reason .. sfx))
-  put('l' .. sfx, '')
+  -- An absent field saves some sixty bytes a parked run.
+  redis.call('HDEL', key, 'l' .. sfx, 'su' .. sfx)
   put('lt' .. sfx, token)
   put('np', np)
   redis.call('ZREM', k_leases(), run .. sfx)
@@ -202,8 +207,8 @@ function clauses.S()
   end
   release('')
   put('rs', 'p')
-  if v[6] == '1' then put('su', '') end
   flush()
+  redis.call('HDEL', key, 'w')
   return { 'OK', dv }
 end
 

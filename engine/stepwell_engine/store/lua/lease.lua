@@ -8,34 +8,38 @@
 local worker, prefix, lease_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local want, budget, suspects = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local out, count = {}, 0
-local expiries = {}
+local expiries, expiry = {}, string.format('%.0f', NOW + lease_ms)
 
 local function take(item, suspect)
   local run, suffix = item, ''
   if #item > 26 then run, suffix = string.sub(item, 1, 26), string.sub(item, 27) end
   local key = k_run(run)
-  local fields = redis.call('HGETALL', key)
-  local f = {}
-  local size = 0
-  for i = 1, #fields, 2 do
-    f[fields[i]] = fields[i + 1]
-    size = size + #fields[i + 1]
+  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'sa', 'h', 'f', 't', 'e')
+  local st = v[1]
+  if not st or ended(st) then return end
+  -- A run that never began has nothing else to tell; what did is read whole.
+  local fields
+  if st == 'q' then
+    fields = { 'st', st, 'qa', v[3], 'f', v[6], 't', v[7], 'e', v[8] }
+  else
+    fields = redis.call('HGETALL', key)
   end
-  if not f.st or ended(f.st) then return end
+  local size = 0
+  for i = 2, #fields, 2 do size = size + #fields[i] end
   count = count + 1
   local token = prefix .. '.' .. count
-  local history = log(f.h, 'L' .. NOW .. ' ' .. worker .. ' ' .. (f.qa or NOW) .. suffix)
+  local history = log(v[5] or '', 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S) .. suffix)
   local su = suspect and '1' or ''
   if suspect then redis.call('HDEL', key, 'ss' .. suffix) end
   if suffix == '' then
-    if f.rs ~= 'q' then return end
-    redis.call('HSET', key, 'st', f.st == 'q' and move(f.st, 'r') or f.st, 'rs', 'l', 'l', token, 'w', worker, 'su', su,
-      'sa', f.sa or NOW, 'h', history)
+    if v[2] ~= 'q' then return end
+    redis.call('HSET', key, 'st', st == 'q' and move(st, 'r') or st, 'rs', 'l', 'l', token, 'w', worker, 'sa', v[4] or NOW_S, 'h', history)
   else
-    if not f['p' .. suffix] then return end
-    redis.call('HSET', key, 'l' .. suffix, token, 'w' .. suffix, worker, 'su' .. suffix, su, 'h', history)
+    if redis.call('HEXISTS', key, 'p' .. suffix) == 0 then return end
+    redis.call('HSET', key, 'l' .. suffix, token, 'w' .. suffix, worker, 'h', history)
   end
-  expiries[#expiries + 1] = NOW + lease_ms
+  if suspect then redis.call('HSET', key, 'su' .. suffix, '1') end
+  expiries[#expiries + 1] = expiry
   expiries[#expiries + 1] = item
   if size > budget then fields = {} else budget = budget - size end
   out[#out + 1] = { item, token, su, fields }

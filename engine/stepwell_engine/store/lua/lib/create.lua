@@ -1,20 +1,57 @@
 -- A run comes into being. Its id is a function of (event, app, function), so its hash is the idempotency key of creation.
 --- include time, ready, run
-local function create(run, fn, lane, blob, start, created, noemit, parent, key, score)
-  local hash = k_run(run)
-  if redis.call('HSETNX', hash, 'st', 'q') == 0 then return 0 end
-  local later = start > NOW
+-- Queued runs are gathered by queue and entered together: `enter` must be called at the end.
+local QUEUES = {}
+local function enter()
+  for _, q in pairs(QUEUES) do
+    for from = 1, #q.created, 1000 do
+      local to = math.min(from + 999, #q.created)
+      redis.call('ZADD', k_fn_runs(q.fn), unpack(q.created, from, to))
+    end
+    for from = 1, #q.items, 1000 do
+      redis.call('ZADD', k_starts(q.fn, q.key), unpack(q.items, from, math.min(from + 999, #q.items)))
+    end
+    if #q.items > 0 then
+      join(k_ready_keys(q.fn), q.key)
+      join(k_ready_fns(q.lane), q.fn)
+      ring(q.lane)
+    end
+  end
+end
+
+local function queue_of(fn, key, lane)
+  local name = fn .. ':' .. key
+  local q = QUEUES[name]
+  if not q then
+    q = { fn = fn, key = key, lane = lane, created = {}, items = {} }
+    QUEUES[name] = q
+  end
+  return q
+end
+
+-- What the runs of a group share: function, lane, earliest start (ms, 0 = now), '1' to emit no internal events, parent, queue key.
+local function group(fn, lane, start, noemit, parent, key)
+  local later = tonumber(start) > NOW
   local extra = {}
   if noemit ~= '' then extra = { 'ne', '1' } end
   if parent ~= '' then extra[#extra + 1] = 'pa'; extra[#extra + 1] = parent end
   if key ~= '' then extra[#extra + 1] = 'k'; extra[#extra + 1] = key end
-  redis.call('HSET', hash, 'f', fn, 'a', lane, 't', score, 'e', blob, 'rs', later and 'd' or 'q', 'qa', later and start or NOW,
-    unpack(extra))
-  redis.call('ZADD', k_fn_runs(fn), created, run)
-  if later then
-    schedule(run, start)
+  return { q = queue_of(fn, key, lane), start = start, later = later, rs = later and 'd' or 'q', qa = later and start or NOW_S, extra = extra }
+end
+
+local function create(g, run, blob, created)
+  local hash, q = k_run(run), g.q
+  if redis.call('HSETNX', hash, 'st', 'q') == 0 then return 0 end
+  redis.call('HSET', hash, 'f', q.fn, 'a', q.lane, 't', created, 'e', blob, 'rs', g.rs, 'qa', g.qa, unpack(g.extra))
+  local n = #q.created
+  q.created[n + 1] = created
+  q.created[n + 2] = run
+  if g.later then
+    schedule(run, tonumber(g.start))
   else
-    enqueue(run, fn, key, lane, false, score)
+    n = #q.items
+    q.items[n + 1] = created
+    q.items[n + 2] = run
   end
   return 1
 end

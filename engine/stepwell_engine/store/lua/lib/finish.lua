@@ -72,7 +72,8 @@ local function finish(run, to, payload, f, extra)
   move(f.st, to)
   if f.st == 'x' then redis.call('ZREM', k_due(), run .. ':!') end
   if f.np and f.np ~= '0' and f.np ~= '' or f.distributed then drop_pendings(run) end
-  redis.call('HSET', key, 'st', to, 'rs', '', 'l', '', 'np', '0', 'ea', NOW, to == 'c' and 'o' or 'er', payload, unpack(extra))
+  redis.call('HSET', key, 'st', to, 'ea', NOW, to == 'c' and 'o' or 'er', payload, unpack(extra))
+  redis.call('HDEL', key, 'rs', 'l', 'su', 'np', 'dv')
   redis.call('ZADD', k_ended(), NOW, run)
   if not f.ne then
     if to == 'f' then emit('inngest/function.failed', run) end

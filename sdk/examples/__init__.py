@@ -1,0 +1,1 @@
+"""Runnable programs; `python -m examples.order_pipeline.demo` runs the first."""

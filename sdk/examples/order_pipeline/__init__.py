@@ -1,0 +1,1 @@
+"""An order pipeline, fed by a file of webhooks."""
