@@ -143,17 +143,10 @@ async def _coordinators(store: Store) -> int:
 
 async def _consumers(store: Store, stream: str) -> list[list[Any]]:
     try:
-        rows: list[list[Any]] = await store.server.call(
-            stream, "XINFO", "CONSUMERS", stream, GROUP
-        )
+        rows: list[list[Any]] = await store.server.call(stream, "XINFO", "CONSUMERS", stream, GROUP)
     except ResponseError:
         return []  # no stream or no group: no coordinator has ever been there
-    return [_flat(row) for row in rows]
-
-
-def _flat(row: Any) -> list[Any]:
-    """A reply of names and values as one list: RESP3 sends a map."""
-    return [part for pair in row.items() for part in pair] if isinstance(row, dict) else row
+    return rows
 
 
 async def _backlog(store: Store, shard: int) -> list[Finding]:

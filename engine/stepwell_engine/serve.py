@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -71,7 +71,7 @@ async def serve(
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[asyncio.Event]:
+def _told_to_stop() -> Generator[asyncio.Event, None, None]:
     """Set at the first SIGTERM or SIGINT. The second one ends the process: all it does can be done again."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()

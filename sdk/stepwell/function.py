@@ -174,6 +174,8 @@ class Function(Generic[T_co]):
 
     def client_middleware(self) -> MiddlewareStack | None:
         """A fresh stack for one entry: the client's, then the function's; None if there is none."""
+        if not (self.client.middleware or self.options.middleware):
+            return None
         factories = (*self.client.middleware, *self.options.middleware)
         return MiddlewareStack.build(
             self.client, factories, is_async=self.is_handler_async, where=f"function {self.fn_id!r}"

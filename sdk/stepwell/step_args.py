@@ -11,7 +11,7 @@ from stepwell.function import Function, FunctionReference
 from stepwell.runtime import UNSET, Invoke, SignalWait, Until, Wait
 
 
-class StepArgumentError(StepwellError):
+class StepArgumentError(StepwellError, retriable=False):
     """A step was called with an argument that can't be right. The run fails at once: trying again would not help."""
 
 

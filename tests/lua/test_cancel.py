@@ -58,7 +58,9 @@ async def test_leased_and_the_worker_confirms(shard: Shard) -> None:
     item = await shard.leased()
     assert await shard.cancel(item.run_id) == "x"
     assert await shard.cancel(item.run_id) == "x"
-    assert await shard.do("LRANGE", "control", 0, -1, params=("w1",)) == [b"c" + item.run_id.encode()]
+    assert await shard.do("LRANGE", "control", 0, -1, params=("w1",)) == [
+        b"c" + item.run_id.encode()
+    ]
     await shard.commit(item, "F", "k", CANCELLED, b"")
     await end(shard, item.run_id)
 

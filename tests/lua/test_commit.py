@@ -41,7 +41,13 @@ OPS: dict[str, tuple[Arg, ...]] = {
 
 async def state(shard: Shard, run: str) -> object:
     """All that a commit can change."""
-    names = [("due",), ("waits", "app/paid"), ("leases",), ("resumes", "1", ""), ("suspects", "app")]
+    names = [
+        ("due",),
+        ("waits", "app/paid"),
+        ("leases",),
+        ("resumes", "1", ""),
+        ("suspects", "app"),
+    ]
     fields = await shard.fields(run)
     fields.pop("sz", None)
     return (
@@ -118,7 +124,9 @@ async def test_suspend_is_refused_when_something_arrived(shard: Shard) -> None:
     await shard.commit(item, "N", ops=sleep("a", 10))
     shard.wait(11)
     assert (await shard.due()).handled == 1
-    assert await shard.do("LRANGE", "control", 0, -1, params=("w1",)) == [b"r" + item.run_id.encode()]
+    assert await shard.do("LRANGE", "control", 0, -1, params=("w1",)) == [
+        b"r" + item.run_id.encode()
+    ]
     assert await shard.commit(item, "S", ops=sleep("b", 1_000)) == "AGAIN"
     assert await shard.commit(item, "S", dv=1) == "OK"
     assert await shard.field(item.run_id, "rs") == b"p"
@@ -184,7 +192,9 @@ async def test_planned_steps_wake_the_root(shard: Shard, mode: str, woken: list[
         assert await shard.commit(item, "D", ops=done(name)) == "OK"
         seen.append(bool([i for i in await shard.lease() if i.step == ""]))
         if n == 0 and seen[0]:
-            root = Leased(root.run_id, "", (await shard.field(root.run_id, "l") or b"").decode(), False, {})
+            root = Leased(
+                root.run_id, "", (await shard.field(root.run_id, "l") or b"").decode(), False, {}
+            )
             assert await shard.commit(root, "S", dv=1) == "OK"
     assert seen == woken
 
@@ -218,7 +228,14 @@ async def test_a_planned_step_may_end_the_run(shard: Shard) -> None:
 
 async def test_an_end_drops_all_that_waits(shard: Shard) -> None:
     root = await shard.leased()
-    ops = (*wait("a", "app/paid"), *sleep("b", 9), *planned("c"), *signal("d"), *invoke("e", cancel="1"), *invoke("f"))
+    ops = (
+        *wait("a", "app/paid"),
+        *sleep("b", 9),
+        *planned("c"),
+        *signal("d"),
+        *invoke("e", cancel="1"),
+        *invoke("f"),
+    )
     await shard.commit(root, "N", ops=ops)
     assert await shard.commit(root, "F", "c", b"out", b"") == "OK"
     assert await shard.do("ZCARD", "due") == 0
@@ -250,7 +267,10 @@ async def test_duplicate_events_of_steps_are_recorded_as_such(shard: Shard) -> N
         await shard.commit(item, "N", ops=ops)
     ((_, sent),) = await shard.entries()
     first = sent["i"].decode()
-    assert await shard.do("GET", "record", params=(first[:10] + "2" * 16,)) in (b"D" + sent["i"], None)
+    assert await shard.do("GET", "record", params=(first[:10] + "2" * 16,)) in (
+        b"D" + sent["i"],
+        None,
+    )
     records = [k for k in await shard.server.call("x", "KEYS", "*:e:*")]
     assert len(records) == 1
     shard.wait(86_400_001)

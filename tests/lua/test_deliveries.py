@@ -5,7 +5,18 @@ import pytest
 
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.transitions import Leased, NewRun
-from tests.support.shard import TIMEOUT, Shard, done, failed, invoke, planned, signal, sleep, step, wait
+from tests.support.shard import (
+    TIMEOUT,
+    Shard,
+    done,
+    failed,
+    invoke,
+    planned,
+    signal,
+    sleep,
+    step,
+    wait,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +30,13 @@ async def record(shard: Shard, run: str, name: str) -> list[bytes]:
 
 async def test_due_of_each_kind(shard: Shard) -> None:
     item = await shard.leased()
-    ops = (*sleep("z", 10), *wait("w", "app/x", 10), *signal("g", 10), *invoke("i", 10), *failed("r", 10))
+    ops = (
+        *sleep("z", 10),
+        *wait("w", "app/x", 10),
+        *signal("g", 10),
+        *invoke("i", 10),
+        *failed("r", 10),
+    )
     await shard.commit(item, "S", ops=ops)
     run = item.run_id
     assert (await shard.due()).handled == 0
@@ -92,7 +109,11 @@ async def test_nothing_is_delivered_to_a_run_that_ended(shard: Shard) -> None:
 
 async def test_candidates_by_page(shard: Shard) -> None:
     item = await shard.leased()
-    ops = (*wait("a", "app/x", path="p"), *wait("b", "app/x", path="p"), *wait("c", "app/x", path="q"))
+    ops = (
+        *wait("a", "app/x", path="p"),
+        *wait("b", "app/x", path="p"),
+        *wait("c", "app/x", path="q"),
+    )
     await shard.commit(item, "S", ops=ops)
     (paths,) = await shard.t.awaited(["app/x"])
     assert sorted(paths) == ["p", "q"]
@@ -120,7 +141,11 @@ async def test_a_signal_has_one_holder(shard: Shard) -> None:
     run, other = shard.new_id(), shard.new_id()
     assert await shard.t.signal_reserve("h", run, "s", expiry_ms=1_000) == (True, f"{run}:s", None)
     assert (await shard.t.signal_reserve("h", run, "s", expiry_ms=1_000))[0]
-    assert await shard.t.signal_reserve("h", other, "s", expiry_ms=1_000) == (False, f"{run}:s", None)
+    assert await shard.t.signal_reserve("h", other, "s", expiry_ms=1_000) == (
+        False,
+        f"{run}:s",
+        None,
+    )
     taken = await shard.t.signal_reserve("h", other, "s", expiry_ms=1_000, replace=f"{run}:s")
     assert taken[0]
     assert await shard.t.signal_send("h", b"v") == f"{other}:s"
@@ -158,7 +183,11 @@ async def test_a_stale_holder_is_passed_by(shard: Shard) -> None:
     await shard.t.signal_reserve("h", run, "s", expiry_ms=1_000)
     assert await shard.t.signal_send("h", b"v", stale=f"{run}:s", hold_ms=1_000) == ""
     other = shard.new_id()
-    assert await shard.t.signal_reserve("h", other, "s", expiry_ms=1_000) == (True, f"{other}:s", b"v")
+    assert await shard.t.signal_reserve("h", other, "s", expiry_ms=1_000) == (
+        True,
+        f"{other}:s",
+        b"v",
+    )
 
 
 @pytest.mark.parametrize(("to", "status"), [("c", b"v"), ("f", b"e"), ("k", b"e")])

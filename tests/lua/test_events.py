@@ -62,7 +62,9 @@ async def test_a_full_stream_refuses_all(shard: Shard) -> None:
 
 
 async def test_an_owed_event_keeps_its_id(shard: Shard) -> None:
-    await shard.t.ingest("s", [NewEvent("app/x", b"", "A" * 26)], max_len=9, dedupe_ms=9, deadline=None)
+    await shard.t.ingest(
+        "s", [NewEvent("app/x", b"", "A" * 26)], max_len=9, dedupe_ms=9, deadline=None
+    )
     ((_, sent),) = await shard.entries()
     assert sent["i"] == b"A" * 26
 
@@ -86,7 +88,9 @@ async def test_a_late_fanout_does_nothing(shard: Shard) -> None:
     entries = await read(shard)
     right, wrong = run_of(shard, "right"), run_of(shard, "wrong")
     await shard.t.fanout(GROUP, entries, [("e" * 26, b"plan")], [right], record_ttl_ms=60_000)
-    late = await shard.t.fanout(GROUP, entries, [("e" * 26, b"other")], [right, wrong], record_ttl_ms=9)
+    late = await shard.t.fanout(
+        GROUP, entries, [("e" * 26, b"other")], [right, wrong], record_ttl_ms=9
+    )
     assert late == 0
     assert await shard.status(wrong.run_id) == ""
     assert await shard.do("GET", "record", params=("e" * 26,)) == b"plan"

@@ -63,7 +63,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(number=st.sampled_from("12"), delay=st.sampled_from([0, 0, TICK // 2]), pick=PICK)
     def create(self, number: str, delay: int, pick: int) -> None:
-        waiting = [(r.id, s) for r in self.model.runs.values() for s, (k, _) in r.pend.items() if k == "i"]
+        waiting = [
+            (r.id, s) for r in self.model.runs.values() for s, (k, _) in r.pend.items() if k == "i"
+        ]
         parent = waiting[pick % len(waiting)] if waiting and pick % 2 else None
         start = self.now + delay if delay else 0
         run = self.loop.run(
@@ -78,7 +80,9 @@ class Machine(RuleBasedStateMachine):
         assert len(found) == min(want, len(queued) + min(suspects, len(dead)))
         assert sum(item.suspect for item in found) == min(suspects, len(dead))
         for item in found:
-            self.model.lease(item.run_id, item.step, item.token, worker, self.now + TICK * 3 // 2, item.suspect)
+            self.model.lease(
+                item.run_id, item.step, item.token, worker, self.now + TICK * 3 // 2, item.suspect
+            )
         self.held += found
 
     @precondition(lambda self: self.held)
@@ -111,7 +115,9 @@ class Machine(RuleBasedStateMachine):
             is_fresh = dv == run.dv
             for kind, name, at in changes:
                 self.model.op(run, item.step, kind, name, at)
-            expected = self.model.clause(run, item.step, letter, to, due if letter == "R" else self.now, is_fresh)
+            expected = self.model.clause(
+                run, item.step, letter, to, due if letter == "R" else self.now, is_fresh
+            )
         for _ in range(2):  # a reply may always be lost
             assert self.loop.run(self.shard.commit(item, *told, ops=tuple(args), dv=dv)) == expected
 
@@ -160,7 +166,9 @@ class Machine(RuleBasedStateMachine):
         found = self.loop.run(self.shard.t.expired(100))
         names = {(e.item[:26], e.item[27:]) for e in found}
         assert names == self.model.expired(self.now)
-        outcomes = self.loop.run(self.shard.t.reclaim([(e.item, e.token, MOST, LOST) for e in found]))
+        outcomes = self.loop.run(
+            self.shard.t.reclaim([(e.item, e.token, MOST, LOST) for e in found])
+        )
         for item, outcome in outcomes:
             run = self.model.runs[item[:26]]
             assert self.model.reclaim(run, item[27:], self.now, MOST) == outcome

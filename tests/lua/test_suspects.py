@@ -44,7 +44,10 @@ async def test_a_recorded_step_clears_a_suspect(shard: Shard) -> None:
     (item,) = await shard.lease(suspects=1)
     assert item.fields[b"cr"] == b"1"
     assert await shard.commit(item, "N", ops=done("a")) == "OK"
-    assert (await shard.field(item.run_id, "cr"), await shard.field(item.run_id, "su")) == (b"0", b"")
+    assert (await shard.field(item.run_id, "cr"), await shard.field(item.run_id, "su")) == (
+        b"0",
+        b"",
+    )
     assert await crash(shard) == ["suspect"]
     assert await shard.field(item.run_id, "cr") == b"0"
 
@@ -78,7 +81,9 @@ async def test_reclaim_leaves_what_was_renewed(shard: Shard) -> None:
     shard.wait(20_001)
     (expired,) = await shard.t.expired(10)
     await shard.alive("w1", item)
-    assert await shard.t.reclaim([(expired.item, expired.token, 3, LOST)]) == [(item.run_id, "kept")]
+    assert await shard.t.reclaim([(expired.item, expired.token, 3, LOST)]) == [
+        (item.run_id, "kept")
+    ]
     assert await shard.commit(item, "F", "c", b"", b"") == "OK"
 
 
@@ -120,7 +125,9 @@ async def test_a_failed_run_takes_its_leased_root_along(shard: Shard) -> None:
         await shard.lease(worker=f"v{n}", suspects=1)
     assert await shard.status(root.run_id) == "f"
     assert await shard.do("ZCARD", "leases") == 0
-    assert await shard.do("LRANGE", "control", -1, -1, params=("w1",)) == [b"c" + root.run_id.encode()]
+    assert await shard.do("LRANGE", "control", -1, -1, params=("w1",)) == [
+        b"c" + root.run_id.encode()
+    ]
 
 
 async def test_a_crash_while_cancelling_ends_as_cancelled(shard: Shard) -> None:

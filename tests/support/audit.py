@@ -4,7 +4,9 @@ from stepwell_engine.audit import Caller, Violation, audit
 from stepwell_engine.store.keys import Keys
 
 
-async def violations(server: Caller, namespace: str = "stepwell", shards: int = 1) -> list[Violation]:
+async def violations(
+    server: Caller, namespace: str = "stepwell", shards: int = 1
+) -> list[Violation]:
     """What is wrong in a namespace that nobody is writing to just now."""
     return [found for n in range(shards) for found in await audit(server, Keys(namespace, n))]
 

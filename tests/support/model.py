@@ -60,7 +60,13 @@ class Model:
         owner = self.runs[run]
         item = owner.items[step]
         assert item.place == ("s" if suspect else "q")
-        item.place, item.token, item.worker, item.due, item.suspect = "l", token, worker, due, suspect
+        item.place, item.token, item.worker, item.due, item.suspect = (
+            "l",
+            token,
+            worker,
+            due,
+            suspect,
+        )
         if not step and owner.st == "q":
             owner.st = "r"
 

@@ -71,7 +71,9 @@ class Shard:
     ) -> str:  # fmt: skip
         run = run or self.new_id()
         created = score or self.clock.now_ms()
-        new = NewRun(run, number, lane, b"E" * 26 + b"blob", start_ms, created, no_emit, parent, key)
+        new = NewRun(
+            run, number, lane, b"E" * 26 + b"blob", start_ms, created, no_emit, parent, key
+        )
         await self.t.fanout("stepwell", [], [], [new], record_ttl_ms=60_000)
         return run
 
@@ -91,7 +93,9 @@ class Shard:
         assert len(found) == 1
         return found[0]
 
-    async def commit(self, item: Leased, *clause: Arg, ops: tuple[Arg, ...] = (), dv: int = 0) -> str:
+    async def commit(
+        self, item: Leased, *clause: Arg, ops: tuple[Arg, ...] = (), dv: int = 0
+    ) -> str:
         code, _ = await self.t.commit(item.run_id, item.step, item.token, dv, clause, ops)
         return code.decode()
 
@@ -110,9 +114,13 @@ class Shard:
         return [outcome for _, outcome in await self.t.reclaim(items)] if items else []
 
     async def cancel(self, run: str, tombstone: str = "") -> str:
-        return await self.t.cancel(run, error=CANCELLED, grace_ms=self.grace_ms, tombstone=tombstone)
+        return await self.t.cancel(
+            run, error=CANCELLED, grace_ms=self.grace_ms, tombstone=tombstone
+        )
 
-    async def send(self, seed: str, *events: NewEvent, max_len: int = 1000) -> tuple[str, list[str]]:
+    async def send(
+        self, seed: str, *events: NewEvent, max_len: int = 1000
+    ) -> tuple[str, list[str]]:
         return await self.t.ingest(
             seed, events, max_len=max_len, dedupe_ms=86_400_000, deadline=None
         )

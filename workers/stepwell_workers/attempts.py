@@ -5,28 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stepwell.errors import (
-    LimitExceededError,
-    NonRetriableError,
-    RetryAfterError,
-    StepError,
-    StepNestedError,
-    UnserializableError,
-    error_payload,
-)
+from stepwell.errors import RetryAfterError, StepwellError, error_payload
 from stepwell.function import Function
-from stepwell.step_args import StepArgumentError
 from stepwell_workers.memo import attempts_made
-
-FINAL = (
-    NonRetriableError,
-    StepError,
-    StepNestedError,
-    StepArgumentError,
-    UnserializableError,
-    LimitExceededError,
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -48,11 +29,16 @@ def judge(
     quiet = bool(getattr(error, "quiet", False))
     made = attempts_made(blob) + 1
     cause = _sole(error)
-    if isinstance(cause, FINAL) or made >= function.retries.attempts:
+    if final(cause) or made >= function.retries.attempts:
         return Verdict(None, payload(cause), quiet)
     if isinstance(cause, RetryAfterError):
         return Verdict(cause.delay_ms(now_ms), payload(error), quiet)
     return Verdict(function.retries.delay_ms(made - 1, rng), payload(error), quiet)
+
+
+def final(error: BaseException) -> bool:
+    """Whether another attempt is out of question, as the error's class says."""
+    return isinstance(error, StepwellError) and not error.retriable
 
 
 def payload(error: BaseException) -> dict[str, Any]:
@@ -65,7 +51,7 @@ def _sole(error: BaseException) -> BaseException:
     if not isinstance(error, BaseExceptionGroup):
         return error
     leaves = list(_leaves(error))
-    if len(leaves) == 1 or all(isinstance(leaf, FINAL) for leaf in leaves):
+    if len(leaves) == 1 or all(final(leaf) for leaf in leaves):
         return leaves[0]
     return error
 

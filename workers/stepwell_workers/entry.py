@@ -45,6 +45,7 @@ class Entry:
         self.fields = leased.fields
         self.journal = Journal(
             shard,
+            services.batchers[shard.shard],
             leased.run_id,
             leased.step,
             leased.token,

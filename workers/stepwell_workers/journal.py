@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from stepwell_engine.store.transitions import Arg, Transitions
+from stepwell_workers.batching import Batcher
 
 # The replies of commit.lua after which an entry may go on.
 GOES_ON = frozenset({"OK", "AGAIN", "STUCK"})
@@ -15,11 +16,12 @@ class Journal:
     waits of parked steps) are kept for the next commit, so that parking and suspending is one write.
     """
 
-    __slots__ = ("_on_news", "_shard", "dv", "held", "run_id", "step", "token")
+    __slots__ = ("_batcher", "_on_news", "_shard", "dv", "held", "run_id", "step", "token")
 
     def __init__(
         self,
         shard: Transitions,
+        batcher: Batcher,
         run_id: str,
         step: str,
         token: str,
@@ -27,6 +29,7 @@ class Journal:
         on_news: Callable[[], None],
     ) -> None:
         self._shard = shard
+        self._batcher = batcher
         self._on_news = on_news
         self.run_id = run_id
         self.step = step
@@ -49,7 +52,7 @@ class Journal:
 
     async def record(self, name: str, record: bytes) -> str:
         """One step's result, with nothing else to write."""
-        dv = await self._shard.record(self.run_id, self.step, self.token, name, record)
+        dv = await self._batcher.record(self.run_id, self.step, self.token, name, record)
         if dv is None:
             return await self.commit(("N",), ("d", name, record, b"", 0))
         if int(dv) != self.dv:
@@ -58,7 +61,7 @@ class Journal:
 
     async def returned(self, output: bytes) -> str:
         """The function returned, with nothing else to write."""
-        if await self._shard.returned(self.run_id, self.token, output):
+        if await self._batcher.returned(self.run_id, self.token, output):
             return "OK"
         return await self.commit(("F", "c", output))
 

@@ -17,6 +17,7 @@ from stepwell_engine import signals
 from stepwell_engine.routing import event_route
 from stepwell_engine.store.transitions import Transitions
 from stepwell_workers.attempts import Verdict
+from stepwell_workers.batching import Batcher
 from stepwell_workers.counters import Counters
 from stepwell_workers.errors import RunCancelled
 from stepwell_workers.memo import StepName
@@ -54,6 +55,7 @@ class Services:
         self.random = random.Random()
         self.logger = client.logger
         self.draining = ""
+        self.batchers = [Batcher(shard) for shard in store.shards]
         self._counters = counters
         self.on_finishing = on_finishing
         self._saturated = saturated

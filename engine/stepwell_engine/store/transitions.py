@@ -190,15 +190,19 @@ class Transitions:
         padded = (*clause, "", "", "")[:4]
         return self._call("commit", self._clock.offset_ms, run, step, token, dv, *padded, *ops)
 
-    def record(
-        self, run: str, step: str, token: str, name: str, record: bytes
-    ) -> Awaitable[bytes | None]:
-        """The hot form of a commit: one step's result. Returns dv, or None: then use `commit`."""
-        return self._call("record", run, step, token, name, record)
+    def record(self, records: Sequence[Arg]) -> Awaitable[list[bytes | None]]:
+        """The hot form of a commit: step results, flat (run, step, token, name, record).
 
-    def returned(self, run: str, token: str, output: bytes) -> Awaitable[int | None]:
-        """The hot form of a commit: the function returned. None: then use `commit`."""
-        return self._call("returned", self._clock.offset_ms, run, token, output)
+        For each dv, or None: then use `commit`. At most about 1,000 a call.
+        """
+        return self._call("record", *records)
+
+    def returned(self, runs: Sequence[Arg]) -> Awaitable[list[int]]:
+        """The hot form of a commit: functions returned, flat (run, token, output).
+
+        For each 1, or 0: then use `commit`. At most about 1,000 a call.
+        """
+        return self._call("returned", self._clock.offset_ms, *runs)
 
     async def due(
         self, *, limit: int, horizon_ms: int, timeout_error: bytes, cancelled_error: bytes

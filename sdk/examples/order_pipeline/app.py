@@ -42,7 +42,8 @@ async def reserve_stock(order: Order) -> list[str]:
 
 async def score_fraud(order: Order) -> float:
     """How suspicious the order is, from 0 to 1."""
-    return round(min(1.0, order["total"] / 1000), 3)
+    total: float = order["total"]
+    return round(min(1.0, total / 1000), 3)
 
 
 async def charge_card(order: Order, attempt: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeVar
 
 from stepwell import Client, Event, Run
@@ -60,9 +61,13 @@ class Feed:
         if after is not None:
             await after
         else:
-            while not await self._awaited(order):
-                await asyncio.sleep(_LOOK)
+            await self._wanted(order)
         await self._send(event)
+
+    async def _wanted(self, order: str) -> None:
+        # Looked at, not told: the warehouse is no part of the system.
+        while not await self._awaited(order):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)
 
     async def _awaited(self, order: str) -> bool:
         """Whether the order's run waits for its parcel, or did."""
@@ -86,8 +91,8 @@ async def all_runs(client: Client) -> list[RunSummary]:
     found: list[RunSummary] = []
     cursor: str | None = None
     while True:
-        at = cursor
-        page = await again(lambda: client.list_runs(app_id="shop", limit=500, cursor=at))
+        ask = partial(client.list_runs, app_id="shop", limit=500, cursor=cursor)
+        page = await again(ask)
         found += page.items
         cursor = page.cursor
         if cursor is None:

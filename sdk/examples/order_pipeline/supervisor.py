@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.registry import Registry
@@ -47,7 +48,7 @@ class Supervisor:
         found = {name: child.pid for name, child in self._children.items()}
         return {"server": self._server.pid, **found} if self._server.running else found
 
-    async def __aenter__(self) -> "Supervisor":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.to_thread(
             EmbeddedServer,
             directory=self._folder / "server",
@@ -83,7 +84,9 @@ class Supervisor:
 
     async def _keep(self, name: str, started: asyncio.Event) -> None:
         environment = {**os.environ, "STEPWELL_REDIS_URL": self.url}
-        command = [sys.executable, "-m", "stepwell.cli", *_COMMANDS[name], "--log-level", "warning"]
+        log = str(self._folder / f"{name}.log")
+        command = ["/bin/sh", "-c", 'exec "$@" 2>>"$0"', log]
+        command += [sys.executable, "-m", "stepwell.cli", *_COMMANDS[name]]
         while True:
             child = await Child.start(command, env=environment)
             self._children[name] = child

@@ -3,7 +3,6 @@
 import os
 from typing import Annotated, Any, Final
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -18,7 +17,8 @@ DEBUG: Final = "STEPWELL_DEBUG"
 class Commands(TyperGroup):
     """Turns a StepwellError into `Error: ...` on stderr; `--debug` lets it through."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    # Any: typer's context is click's or its own copy of it, by its version.
+    def invoke(self, ctx: Any) -> Any:
         """Run the command. Exits with 2 for what was written wrongly, 1 for other errors."""
         try:
             return super().invoke(ctx)
@@ -72,12 +72,13 @@ def _assemble() -> None:
         worker,
     )
 
-    for command in (dev.dev, worker.worker, coordinator.coordinator, send.send):
-        app.command(no_args_is_help=command is not coordinator.coordinator)(command)
+    for needing in (dev.dev, worker.worker, send.send):
+        app.command(no_args_is_help=True)(needing)
+    app.command()(coordinator.coordinator)
     app.add_typer(events.app, name="events")
     app.add_typer(runs.app, name="runs")
-    for command in (functions.functions, doctor.doctor, version.version):
-        app.command()(command)
+    for free in (functions.functions, doctor.doctor, version.version):
+        app.command()(free)
 
 
 _assemble()

@@ -5,9 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from stepwell_engine.store.store import Store
-
     from stepwell.client import Client
+    from stepwell_engine.store.store import Store
 
 T = TypeVar("T")
 
@@ -25,9 +24,7 @@ def ask(
     from stepwell.client import Client
 
     async def main() -> T:
-        client = Client(
-            app_id=_APP, redis_url=url, namespace=namespace or NAMESPACE, shards=shards
-        )
+        client = Client(app_id=_APP, redis_url=url, namespace=namespace or NAMESPACE, shards=shards)
         async with client:
             return await question(client)
 
@@ -41,9 +38,8 @@ def look(
     shards: int | None = None,
 ) -> T:
     """As `ask`, given the store behind the client: for what only the engine knows."""
-    from stepwell_engine.store.store import Store
-
     from stepwell.client import Client
+    from stepwell_engine.store.store import Store
 
     async def main() -> T:
         options = Client(

@@ -18,13 +18,12 @@ def coordinator(
     log_level: options.LogLevel = "info",
 ) -> None:
     """Run a coordinator until SIGTERM. Any number may run; two of them survive the loss of one."""
-    from stepwell_engine.serve import CoordinatorOptions, serve
-    from stepwell_workers.child import watch_parent
-    from stepwell_workers.uv import run
-
     from stepwell.cli.connect import NAMESPACE
     from stepwell.cli.logs import configure
     from stepwell.client import Client
+    from stepwell_engine.serve import CoordinatorOptions, serve
+    from stepwell_workers.child import watch_parent
+    from stepwell_workers.uv import run
 
     configure(log_level)
     watch_parent()

@@ -43,10 +43,9 @@ def dev(
 
     State survives restarts; remove the folder to start afresh.
     """
-    from stepwell_workers.loader import source_folder
-
     from stepwell.cli.connect import NAMESPACE
     from stepwell.cli.logs import configure
+    from stepwell_workers.loader import source_folder
 
     configure(log_level)
     logging.getLogger("stepwell.coordinator").setLevel(logging.WARNING)

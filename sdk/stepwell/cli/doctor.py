@@ -1,7 +1,5 @@
 """`stepwell doctor`: is the server fit, are the processes there, does the data hold together?"""
 
-from dataclasses import replace
-
 import typer
 
 from stepwell.cli import options, output
@@ -24,8 +22,7 @@ def doctor(
     )
     problems = [each for each in found if each.level is Level.PROBLEM]
     if as_json:
-        rows = [output.plain(replace(each, level=str(each.level))) for each in found]
-        output.print_json({"ok": not problems, "findings": rows})
+        output.print_json({"ok": not problems, "findings": found})
     else:
         rows = [(str(each.level), each.check, each.text) for each in found]
         output.print_rows(("", "CHECK", "FOUND"), rows, "")

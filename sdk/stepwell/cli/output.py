@@ -35,13 +35,16 @@ def plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        pairs = cast("Mapping[Any, Any]", value)
-        return {str(name): plain(each) for name, each in pairs.items()}
+        return _object(value)  # pyright: ignore[reportUnknownArgumentType] - mypy knows
     if isinstance(value, (list, tuple)):
         return [plain(each) for each in cast("Sequence[Any]", value)]
     if value is None or isinstance(value, (str, int, float)):
         return value
     return to_json(value)
+
+
+def _object(pairs: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): plain(each) for name, each in pairs.items()}
 
 
 def print_json(value: Any) -> None:

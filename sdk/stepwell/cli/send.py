@@ -22,9 +22,7 @@ def send(
         str | None,
         typer.Argument(help="Its data: a JSON object, - for stdin, or @file.json", metavar="JSON"),
     ] = None,
-    id_: Annotated[
-        str, typer.Option("--id", help="A key that de-duplicates for 24 hours.")
-    ] = "",
+    id_: Annotated[str, typer.Option("--id", help="A key that de-duplicates for 24 hours.")] = "",
     ts: Annotated[
         int, typer.Option(help="When it happened, in ms since 1970; a future one schedules.")
     ] = 0,

@@ -46,7 +46,7 @@ def _head(run: Run) -> Text:
     )
     for event in run.events:
         text.append(f"\nevent:  {event.name} {output.short(event.data)}")
-    text.append(f"\nqueued: {output.moment(run.queued_at)}")
+    text.append(f"\ncreated: {output.moment(run.created_at)}")
     text.append(f"   started: {output.moment(run.started_at) or 'not yet'}")
     text.append(f"   ended: {output.moment(run.ended_at) or 'not yet'}")
     if run.parent_run_id:

@@ -53,9 +53,8 @@ def prepare(
     target: str, url: str | None, namespace: str | None, shards: int | None
 ) -> "list[Client]":
     """The clients of `target`, with the server of the command line. Raises ConfigError."""
-    from stepwell_workers.loader import load
-
     from stepwell.errors import ConfigError
+    from stepwell_workers.loader import load
 
     if url is not None:
         os.environ[options.URL_ENV] = url  # clients read it when they connect

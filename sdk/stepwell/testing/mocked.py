@@ -44,7 +44,6 @@ from stepwell.runtime import Invoke, SignalWait, Wait
 from stepwell.serde.outputs import Codec, codec_for, pack_output
 from stepwell.serde.values import unpack
 from stepwell.step import Step, StepSync
-from stepwell.step_args import StepArgumentError
 
 __all__ = ["Client", "Result", "Status", "Timeout", "UnstubbedStepError", "trigger"]
 
@@ -158,7 +157,7 @@ def _in_thread(work: Callable[[], T]) -> T:
 
 def _final(error: Exception) -> bool:
     """Whether another attempt is out of question."""
-    return isinstance(error, StepArgumentError) or not getattr(error, "retriable", True)
+    return isinstance(error, StepwellError) and not error.retriable
 
 
 class _Run:

@@ -69,7 +69,7 @@ def worker(seat: Seat, url: str, starts: Any = None) -> None:
     Services.ended = counted  # type: ignore[method-assign] # counts ends where they are known to be recorded
 
     async def main(seat: Seat) -> None:
-        await Worker([make_client(url, starts)]).start()
+        await Worker([make_client(url, starts)], concurrency=int(__import__("os").environ.get("CONC","100"))).start()
         seat.arrive()
         await asyncio.Event().wait()
 

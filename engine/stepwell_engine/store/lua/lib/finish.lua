@@ -42,7 +42,14 @@ local function drop_root(run)
   end
 end
 
--- What still waits on behalf of a run that ends: timers, waits, planned items, children to cancel.
+-- A pending nobody wants any more, with its timer, wait, queue item and, where asked for, its child.
+local function drop(run, step, p)
+  unindex(run, step, p)
+  if p[1] == 'i' and p[5] == '1' then owe('c', run, step, p[4], digits(p[3])) end
+  redis.call('HDEL', k_run(run), 'p:' .. step)
+end
+
+-- What still waits on behalf of a run that ends.
 local function drop_pendings(run)
   local key = k_run(run)
   drop_root(run)
@@ -51,17 +58,13 @@ local function drop_pendings(run)
     local name = all[i]
     local kind = string.sub(name, 1, 2)
     if kind == 'p:' then
-      local step = string.sub(name, 3)
-      local p = cmsgpack.unpack(all[i + 1])
-      unindex(run, step, p)
-      if p[1] == 'i' and p[5] == '1' then owe('c', run, step, p[4], digits(p[3])) end
-      redis.call('HDEL', key, name)
+      drop(run, string.sub(name, 3), cmsgpack.unpack(all[i + 1]))
     elseif kind == 'l:' and all[i + 1] ~= '' then
       local step = string.sub(name, 3)
       redis.call('ZREM', k_leases(), run .. ':' .. step)
       tell(redis.call('HGET', key, 'w:' .. step), 'c' .. run)
       -- A heartbeat that finds its token would put the lease back.
-      redis.call('HSET', key, name, '')
+      redis.call('HDEL', key, name)
     end
   end
 end
