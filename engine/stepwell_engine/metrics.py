@@ -5,6 +5,8 @@ Importing it starts nothing; counts are added once a batch, never once an event.
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from stepwell_engine.tally import Tally
+
 __all__ = ["Metrics"]
 
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -73,13 +75,19 @@ class Metrics:
         self.runs_swept = self._counter(
             "stepwell_runs_swept_total", "Ended runs removed after the retention."
         )
-        self.step_duration = self._histogram(
-            "stepwell_step_duration_seconds", "Time a step's callback took.", _LONG, _FUNCTION
+        self.step_duration = Tally(
+            "stepwell_step_duration_seconds",
+            "Time a step's callback took.",
+            _LONG,
+            _FUNCTION,
+            self.registry,
         )
-        self.queued_to_started = self._histogram(
+        self.queued_to_started = Tally(
             "stepwell_run_queued_to_started_seconds",
             "From the moment a run could start to its lease.",
             _SHORT,
+            (),
+            self.registry,
         )
         self.timer_lateness = self._histogram(
             "stepwell_timer_lateness_seconds",

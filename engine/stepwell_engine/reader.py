@@ -21,6 +21,11 @@ _LEAST: Final = 8
 _READ_BYTES: Final = 32 << 20
 _IN_FLIGHT: Final = 2
 _CLAIM: Final = 200
+_QUICK_S: Final = 0.003
+_QUICK_READS: Final = 3
+_GATHER_S: Final = 0.0015
+_SMALL: Final = 100
+"""After several small reads in quick succession the next one waits a moment, so that a busy stream is read in batches."""
 
 logger = logging.getLogger("stepwell.coordinator")
 
@@ -78,6 +83,8 @@ class Reader:
             self._streams[keys.events] = (shard, True)
             self._streams[keys.outbox] = (shard, False)
         self._count = _COUNT
+        self._quick = 0
+        self._last = 0.0
         self._slots = asyncio.Semaphore(_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._working: set[tuple[str, bytes]] = set()
@@ -104,6 +111,8 @@ class Reader:
         """Wait for new entries and start to handle them. Raises ServerError."""
         async with self._slots:
             pass  # a free slot first: what is read and not handled ages
+        if self._quick >= _QUICK_READS:
+            await asyncio.sleep(_GATHER_S)
         asked = boot_seconds()
         reply = await self._call_group(
             lambda: self._store.server.blocking(
@@ -115,7 +124,14 @@ class Reader:
             )
         )  # fmt: skip
         if reply:
+            self._pace(sum(len(rows) for _, rows in reply))
             await self._start(((key.decode(), rows) for key, rows in reply), asked)
+
+    def _pace(self, entries: int) -> None:
+        now = boot_seconds()
+        small = entries < _SMALL and now - self._last < _QUICK_S
+        self._quick = self._quick + 1 if small else 0
+        self._last = now
 
     async def claim(self) -> None:
         """Take over entries whose reader went silent. Raises ServerError."""

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from stepwell.cli.app import app
 from stepwell_engine.embedded import EmbeddedServer
 
-APP = '''
+APP = """
 import os
 import time
 
@@ -52,7 +52,7 @@ def slow(ctx) -> int:
         return os.getpid()
 
     return ctx.step.run("work", work)
-'''
+"""
 
 
 class Cli:

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pytest
-
 from tests.support.shard import Shard, planned, sleep
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +41,9 @@ async def test_keys_of_a_function_are_served_in_turn(shard: Shard) -> None:
     for key, runs in (("hot", 50), ("a", 2), ("b", 2)):
         for _ in range(runs):
             await shard.create(key=key)
-    leased = [item.fields[b"k"] for _ in range(6) for item in await shard.lease(1)]
+    leased = [
+        (await shard.field(item.run_id, "k")) for _ in range(6) for item in await shard.lease(1)
+    ]
     assert Counter(leased) == {b"hot": 2, b"a": 2, b"b": 2}
 
 

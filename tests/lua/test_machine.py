@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from stepwell_engine.embedded import EmbeddedServer
-from stepwell_engine.store.nodes import Server
-from stepwell_engine.store.transitions import Arg, Leased
 from tests.support import shard as ops
 from tests.support.audit import assert_sound
 from tests.support.model import ENDED, Model, Run
 from tests.support.shard import LOST, Shard, step
+
+from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.store.nodes import Server
+from stepwell_engine.store.transitions import Arg, Leased
 
 TICK = 100_000
 STEPS = st.sampled_from("abcde")
@@ -88,7 +88,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(
         pick=PICK,
-        kinds=st.lists(st.tuples(st.sampled_from("dzwgirP"), STEPS, DELAYS), max_size=3),
+        kinds=st.lists(st.tuples(st.sampled_from("dzwgirPx"), STEPS, DELAYS), max_size=3),
         clause=st.sampled_from(["N", "S", "S", "Fc", "Ff", "Fk", "R", "Y"]),
         delay=DELAYS,
         fresh=st.booleans() | st.just(True),
@@ -142,9 +142,10 @@ class Machine(RuleBasedStateMachine):
                 "i": ops.invoke(name, delay),
                 "r": ops.failed(name, delay),
                 "P": ops.planned(name),
+                "x": ("x", key),
             }
             args += spelled[kind]
-            changes.append((kind, key, 0 if kind in "dP" else self.now + delay))
+            changes.append((kind, key, 0 if kind in "dPx" else self.now + delay))
         return args, changes
 
     @rule(ticks=st.integers(1, 2))
@@ -200,7 +201,7 @@ class Machine(RuleBasedStateMachine):
     def resolve(self, pick: int, name: str) -> None:
         run, key = self.some(pick, list(self.model.runs.values())), step(name)
         waits = run.pend.get(key, ("", 0))[0] in ("w", "g", "i")
-        if not waits and not (run.st in ENDED or key not in run.done and key not in run.pend):
+        if not waits and not (run.st in ENDED or (key not in run.done and key not in run.pend)):
             return  # nobody resolves these
         assert self.loop.run(self.shard.t.resolve(run.id, key, "", "v", b"value")) == waits
         if waits:
@@ -223,7 +224,7 @@ class Machine(RuleBasedStateMachine):
             fields = self.loop.run(self.shard.fields(run.id))
             root = run.items[""]
             assert (fields["st"].decode(), int(fields.get("dv", 0))) == (run.st, run.dv)
-            assert fields["rs"].decode() == ("q" if root.place == "s" else root.place)
+            assert fields.get("rs", b"").decode() == ("q" if root.place == "s" else root.place)
             assert {n[2:] for n in fields if n.startswith("s:")} == run.done
             assert {n[2:] for n in fields if n.startswith("p:")} == run.pend.keys()
             for name, item in run.items.items():

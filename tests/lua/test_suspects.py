@@ -1,7 +1,6 @@
 """expired.lua, reclaim.lua, started.lua: who dies with a process, and who is blamed."""
 
 import pytest
-
 from tests.support.shard import CANCELLED, LOST, Shard, done, planned, sleep, step
 
 pytestmark = pytest.mark.anyio
@@ -44,12 +43,22 @@ async def test_a_recorded_step_clears_a_suspect(shard: Shard) -> None:
     (item,) = await shard.lease(suspects=1)
     assert item.fields[b"cr"] == b"1"
     assert await shard.commit(item, "N", ops=done("a")) == "OK"
-    assert (await shard.field(item.run_id, "cr"), await shard.field(item.run_id, "su")) == (
-        b"0",
-        b"",
-    )
+    assert await shard.field(item.run_id, "cr") == b"0"
+    assert not await shard.field(item.run_id, "su")
     assert await crash(shard) == ["suspect"]
     assert await shard.field(item.run_id, "cr") == b"0"
+
+
+async def test_a_lapsed_lease_of_a_living_suspect_starts_afresh(shard: Shard) -> None:
+    item = await shard.leased()
+    await crash(shard)
+    (item,) = await shard.lease(suspects=1)
+    shard.wait(20_001)
+    await shard.alive("w1")
+    assert await shard.reclaim() == ["queued"]
+    (item,) = await shard.lease()
+    assert await crash(shard) == ["suspect"]
+    assert await shard.field(item.run_id, "cr") is None, "it ran among others: no count"
 
 
 async def test_a_suspect_names_the_step_it_runs(shard: Shard) -> None:

@@ -88,10 +88,15 @@ class Model:
             run.pend.pop(step, None)
             if run.items[entry].suspect:
                 run.items[entry].suspect, run.items[entry].crashes = False, 0
+        elif kind == "x":
+            run.pend.pop(step, None)
+            if step in run.items:
+                run.items[step].place = run.items[step].token = ""
         elif not run.known(step):
             run.pend[step] = (kind, due)
             if kind == "P":
-                run.items[step] = Item("q")
+                old = run.items.get(step, Item())
+                run.items[step] = Item("q", released=old.released, crashes=old.crashes)
 
     def clause(self, run: Run, step: str, clause: str, to: str, due: int, fresh: bool) -> str:
         item = run.items[step]
@@ -134,9 +139,9 @@ class Model:
         run.pend.clear()
         for item in run.items.values():
             item.place = item.token = ""
-        if run.parent and (parent := self.runs.get(run.parent[0])) and parent.st not in ENDED:
-            if run.parent[1] in parent.pend:
-                self.complete(parent, run.parent[1])
+        parent = self.runs.get(run.parent[0]) if run.parent else None
+        if run.parent and parent and parent.st not in ENDED and run.parent[1] in parent.pend:
+            self.complete(parent, run.parent[1])
 
     def kill(self, run: Run, to: str, now: int) -> None:
         """Ended by something else than its own code."""
@@ -191,6 +196,6 @@ class Model:
             if item.crashes >= most:
                 self.kill(run, "f", now)
                 return "failed"
-        item.token = ""
+        item.token, item.suspect = "", False
         item.place = "q" if alive else "s"
         return "queued" if alive else "suspect"

@@ -13,6 +13,7 @@ class Counters:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._queued = metrics.queued_to_started.labels()
         self._ended = cache(self._ended_of)
         self._duration = cache(self._duration_of)
 
@@ -25,9 +26,7 @@ class Counters:
     def leased(self, fields: dict[bytes, bytes], now_ms: int) -> None:
         """A run's first entry begins."""
         if b"sa" not in fields:
-            self._metrics.queued_to_started.observe(
-                max(0, now_ms - int(fields.get(b"qa") or now_ms)) / 1000
-            )
+            self._queued.observe(max(0, now_ms - int(fields.get(b"qa") or now_ms)) / 1000)
 
     def run_ended(self, app: str, fn: str, status: str) -> None:
         """A run ended here, with a status letter."""

@@ -33,6 +33,29 @@ SUSPEND, CANCEL, LOST, YIELD, DONE = "suspend", "cancel", "lost", "yield", "done
 class Entry:
     """One leased item, from lease to release. The owner of the run's state while it is in this process."""
 
+    __slots__ = (
+        "_checking",
+        "_idle_checks",
+        "_was_quiet",
+        "began",
+        "closing",
+        "fields",
+        "finishing",
+        "function",
+        "hooks",
+        "journal",
+        "root",
+        "run_id",
+        "services",
+        "shard",
+        "started_ms",
+        "steps",
+        "suspect",
+        "target",
+        "tasks",
+        "why",
+    )
+
     def __init__(
         self, services: "Services", shard: Transitions, function: Function[Any], leased: Leased
     ) -> None:
@@ -61,8 +84,10 @@ class Entry:
         self.steps = Steps(self)
         self.hooks: Hooks | None = None
         self.finishing = False
-        self._checking = False
+        self._checking: asyncio.Handle | None = None
         self._idle_checks = 0
+        self._far = False
+        self._was_quiet = False
 
     # --- the life of an entry ---
 
@@ -219,18 +244,28 @@ class Entry:
 
     def check_soon(self) -> None:
         """Something parked: look, once this turn of the loop is over, whether anything still goes on."""
-        if not self._checking:
-            self._checking = True
+        if self._checking is not None and self._far:
+            # The entry waited for the world, looking now and then: that would be late.
+            self._checking.cancel()
+            self._checking = None
+        if self._checking is None:
             self._idle_checks = 0
-            asyncio.get_running_loop().call_soon(self._check)
+            self._far = False
+            self._checking = asyncio.get_running_loop().call_soon(self._check)
 
     def _check(self) -> None:
-        self._checking = False
+        self._checking = None
+        self._far = False
         steps = self.steps
+        was_quiet, self._was_quiet = self._was_quiet, False
         if self.closing or not steps.parked or self.root is None:
             return
         if steps.executing or not self._quiet():
             self._check_later()
+        elif not was_quiet:
+            # A task that ended in this very turn wakes whoever waits for it only in the next.
+            self._was_quiet = True
+            self._checking = asyncio.get_running_loop().call_soon(self._check)
         elif steps.yielding:
             self.close(YIELD, steps.yielding)
         elif steps.candidates:
@@ -255,13 +290,14 @@ class Entry:
             self.services.spawn(self.steps.flush_held())
         if self.steps.executing:
             return  # the step that ends looks again
-        self._checking = True
         self._idle_checks += 1
         loop = asyncio.get_running_loop()
         if self._idle_checks <= 3:
-            loop.call_soon(self._check)
+            self._checking = loop.call_soon(self._check)
         else:
-            loop.call_later(min(1.0, 0.005 * 2 ** (self._idle_checks - 4)), self._check)
+            self._far = True
+            pause = min(1.0, 0.005 * 2 ** (self._idle_checks - 4))
+            self._checking = loop.call_later(pause, self._check)
 
     async def _target_missed(self) -> None:
         end = outcome.target_missed(self)

@@ -42,6 +42,26 @@ class Parked:
 class Steps:
     """`StepRuntime` for one entry. A woken step gets its record, or None when it must be executed (its retry is due)."""
 
+    __slots__ = (
+        "active",
+        "buffer",
+        "buffer_since",
+        "buffered",
+        "candidates",
+        "counts",
+        "entry",
+        "executing",
+        "fields",
+        "journal",
+        "last_parked",
+        "mode",
+        "parked",
+        "recorded",
+        "timed_out",
+        "unseen",
+        "yielding",
+    )
+
     def __init__(self, entry: "Entry") -> None:
         self.entry = entry
         self.fields = entry.fields

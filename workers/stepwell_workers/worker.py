@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from stepwell.clock import Clock
 from stepwell.errors import ConfigError, StepwellError
 from stepwell.function import Function
-from stepwell_engine import registry
+from stepwell_engine import expressions, registry
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import Leased, Transitions
@@ -140,6 +140,8 @@ class Worker:
             alive_ms=self._lease_ms * 3 // 4,
         )
         self._heartbeat.start()
+        # The first expression loads the parser; better now than under a run.
+        self._threads.run(expressions.compile, "event.data.id == async.data.id")
         # A lease of a worker nobody has heard of would look like a dead worker's.
         await self._heartbeat.alive()
         self._loop(self._fetcher.lease_loop())

@@ -10,6 +10,7 @@ import uvloop
 from stepwell_engine.coordinator import Coordinator
 from stepwell_engine.store.store import Store
 from stepwell_workers.services import Services
+from stepwell_workers.uv import settle_garbage
 from stepwell_workers.worker import Worker
 
 from ..fleet import Seat
@@ -51,6 +52,7 @@ def coordinator(seat: Seat, url: str) -> None:
     async def main(seat: Seat) -> None:
         store = await Store.open(url)
         await Coordinator(store).start()
+        settle_garbage()
         seat.arrive()
         await asyncio.Event().wait()
 
@@ -69,7 +71,8 @@ def worker(seat: Seat, url: str, starts: Any = None) -> None:
     Services.ended = counted  # type: ignore[method-assign] # counts ends where they are known to be recorded
 
     async def main(seat: Seat) -> None:
-        await Worker([make_client(url, starts)], concurrency=int(__import__("os").environ.get("CONC","100"))).start()
+        await Worker([make_client(url, starts)]).start()
+        settle_garbage()
         seat.arrive()
         await asyncio.Event().wait()
 

@@ -156,9 +156,10 @@ function ops.x()
   at = at + 2
   local p = redis.call('HGET', key, 'p:' .. target)
   if not p then return end
-  unindex(run, target, cmsgpack.unpack(p))
-  redis.call('HDEL', key, 'p:' .. target)
+  drop(run, target, cmsgpack.unpack(p))
   np = np - 1
+  -- A planned step that runs just now: its worker is fenced off.
+  if redis.call('HDEL', key, 'l:' .. target) == 1 then redis.call('ZREM', k_leases(), run .. ':' .. target) end
 end
 
 function ops.m()

@@ -10,7 +10,8 @@ local out = {}
 local function requeue(item, run, suffix, f, suspect)
   local key = k_run(run)
   local history = log(f[8], 'X' .. NOW .. ' ' .. (f[9] or '') .. suffix)
-  redis.call('HSET', key, 'l' .. suffix, '', 'qa', NOW, 'h', history)
+  redis.call('HSET', key, 'qa', NOW, 'h', history)
+  redis.call('HDEL', key, 'l' .. suffix, 'su' .. suffix)
   if suffix == '' then redis.call('HSET', key, 'rs', 'q') end
   if suspect then
     redis.call('ZADD', k_suspects(f[5]), f[6], item)
@@ -31,14 +32,14 @@ for i = 2, #ARGV, 4 do
     redis.call('ZREM', k_leases(), item)
     local alive = tonumber(redis.call('ZSCORE', k_workers(), f[9] or '') or 0) > NOW
     if f[1] == 'x' then
-      redis.call('HSET', key, 'l' .. suffix, '')
+      redis.call('HDEL', key, 'l' .. suffix)
       -- Whoever cancelled it said why.
       finish(run, 'k', redis.call('HGET', key, 'er') or err, { st = 'x', np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
       outcome = 'cancelled'
     elseif f[7] == '1' and not alive then
       local crashes = redis.call('HINCRBY', key, 'cr' .. suffix, 1)
       if crashes >= most then
-        redis.call('HSET', key, 'l' .. suffix, '')
+        redis.call('HDEL', key, 'l' .. suffix)
         finish(run, 'f', err, { st = f[1], np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
         outcome = 'failed'
       else
