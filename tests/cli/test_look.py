@@ -139,7 +139,7 @@ def test_version(cli: Cli) -> None:
         (("worker", "jobs:client", "--drain", "soon"), "--drain: 'soon' is not a duration", 2),
         (("worker", "jobs:client", "--log-level", "loud"), "--log-level 'loud'", 2),
         (("coordinator", "--retention", "1s"), "retention='1s' is too short", 2),
-        (("send",), "Missing argument", 2),
+        (("send",), "Usage:", 2),
     ],
 )
 def test_errors_say_what_and_where(cli: Cli, args: tuple[str, ...], says: str, code: int) -> None:

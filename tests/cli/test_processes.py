@@ -66,7 +66,7 @@ def test_sigterm_lets_the_step_end(started: Processes, cli: Cli) -> None:
 
 def test_a_second_signal_releases_the_work(started: Processes, cli: Cli) -> None:
     worker = ready(started, cli)
-    run_id, file = slow(cli, started.folder, 30.0)
+    run_id, _ = slow(cli, started.folder, 30.0)
     worker.send_signal(signal.SIGTERM)
     cli.until(lambda: "draining" in started.log("worker"), "the drain")
     worker.send_signal(signal.SIGTERM)

@@ -33,29 +33,6 @@ SUSPEND, CANCEL, LOST, YIELD, DONE = "suspend", "cancel", "lost", "yield", "done
 class Entry:
     """One leased item, from lease to release. The owner of the run's state while it is in this process."""
 
-    __slots__ = (
-        "_checking",
-        "_idle_checks",
-        "_was_quiet",
-        "began",
-        "closing",
-        "fields",
-        "finishing",
-        "function",
-        "hooks",
-        "journal",
-        "root",
-        "run_id",
-        "services",
-        "shard",
-        "started_ms",
-        "steps",
-        "suspect",
-        "target",
-        "tasks",
-        "why",
-    )
-
     def __init__(
         self, services: "Services", shard: Transitions, function: Function[Any], leased: Leased
     ) -> None:
@@ -75,6 +52,7 @@ class Entry:
             int(leased.fields.get(b"dv") or 0),
             self.on_news,
         )
+        self.checkpointing = function.checkpointing
         self.closing = ""
         self.why = ""
         self.began = services.monotonic()

@@ -11,6 +11,10 @@ from stepwell.serde.values import pack, unpack
 
 STACK_LIMIT = 4096
 
+# Values that need none of serde's checks.
+_SURE = frozenset({type(None), bool, bytes})
+_packer = msgpack.Packer()
+
 
 class StepName(NamedTuple):
     """A step's key and the names of its fields in the run's hash."""
@@ -32,6 +36,9 @@ def step_name(step_id: str, index: int) -> StepName:
 
 def done(op: str, step_id: str, started: int, ended: int, attempt: int, value: Any) -> bytes:
     """The record of a step that returned `value`."""
+    if type(value) in _SURE:
+        packed: bytes = _packer.pack([op, step_id, started, ended, attempt, value])
+        return b"d" + packed
     try:
         return b"d" + pack([op, step_id, started, ended, attempt, value], where="record")
     except UnserializableError as error:

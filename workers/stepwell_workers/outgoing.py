@@ -64,7 +64,7 @@ def check_state(entry: "Entry", record: bytes) -> None:
 
 def flush_due(entry: "Entry", steps: "Steps") -> bool:
     """Has the oldest buffered step waited longer than `max_interval`?"""
-    interval = entry.function.checkpointing.max_interval_ms
+    interval = entry.checkpointing.max_interval_ms
     now = entry.services.monotonic()
     if steps.buffered == 1:
         steps.buffer_since = now

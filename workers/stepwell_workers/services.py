@@ -101,14 +101,10 @@ class Services:
         """Why an entry must not begin another step now ('' = it may)."""
         if self.draining:
             return self.draining
-        longest = entry.function.checkpointing.max_runtime_ms
-        if (
-            longest is not None
-            and self._saturated()
-            and (self.monotonic() - entry.began) * 1000 > longest
-        ):
-            return "max_runtime"
-        return ""
+        if not self._saturated():
+            return ""
+        ran = (self.monotonic() - entry.began) * 1000
+        return "max_runtime" if ran > entry.checkpointing.max_runtime_ms else ""
 
     def lost(self, entry: "Entry") -> None:
         """An entry's lease is another's now."""

@@ -117,26 +117,29 @@ class Steps:
             raise asyncio.CancelledError
         return name, None
 
-    async def _known(self, name: StepName) -> bytes | None:
-        """Where an unrecorded step stands: its record once it has one, None when it is to be executed now.
+    def _obstacle(self, name: StepName) -> bool | None:
+        """Why an unrecorded step may not run now: True = the server has it pending, False = it is not for this entry; None = it may.
 
-        Parks while it is pending in the server, is another item's (target and distribute mode), or the entry should stop.
+        Another item's step (target and distribute mode), a race's loser, an entry that should stop.
         """
         entry = self.entry
-        branch = BRANCH.get()
         if name.pending in self.fields and name.key != entry.target:
-            return await self._park(name, registered=True)
+            return True
         if entry.target:
-            if name.key != entry.target:
-                return await self._park(name)
-            return None
+            return None if name.key == entry.target else False
+        branch = BRANCH.get()
         if branch is not None and branch.lost:
-            return await self._park(name)
+            return False
         reason = entry.services.stop_reason(entry)
         if reason:
             self.yielding = reason
-            return await self._park(name)
+            return False
         return None
+
+    async def _known(self, name: StepName) -> bytes | None:
+        """The record of an unrecorded step once it has one; None when it is to be executed now."""
+        obstacle = self._obstacle(name)
+        return None if obstacle is None else await self._park(name, registered=obstacle)
 
     # --- parking ---
 
@@ -221,24 +224,21 @@ class Steps:
         self.recorded += 1
         self.fields[name.record] = record
         outgoing.check_state(self.entry, record)
-        ops = ("d", name.key, record, attempts_blob, len(events) // 5, *events)
-        if self.entry.target:
+        entry = self.entry
+        buffering = entry.checkpointing.buffered_steps > 1
+        if not (entry.target or buffering or events or attempts_blob or self.journal.held):
+            return self.goes_on(await self.journal.record(name.key, record))
+        ops: tuple[Arg, ...] = ("d", name.key, record, attempts_blob, len(events) // 5, *events)
+        if entry.target:
             return await self._record_target(ops)
-        checkpointing = self.entry.function.checkpointing
-        if checkpointing.buffered_steps > 1 and not events and not self.entry.suspect:
+        if buffering and not events and not entry.suspect:
             self.buffer += ops
             self.buffered += 1
-            if self.buffered < checkpointing.buffered_steps and not outgoing.flush_due(
-                self.entry, self
-            ):
+            full = self.buffered >= entry.checkpointing.buffered_steps
+            if not full and not outgoing.flush_due(entry, self):
                 return None
             ops = ()
-        plain = not (self.buffered or self.journal.held or events or attempts_blob)
-        if plain:
-            self.goes_on(await self.journal.record(name.key, record))
-        else:
-            self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
-        return None
+        return self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
 
     async def record_race(self, name: StepName, record: bytes, losing: Sequence[StepName]) -> None:
         """Record who won a race, and remove what its losers wait for."""
@@ -265,7 +265,9 @@ class Steps:
         """Run a callback as a step."""
         name, record = self.begin(step_id)
         if record is None:
-            record = await self._known(name)
+            obstacle = self._obstacle(name)
+            if obstacle is not None:
+                record = await self._park(name, registered=obstacle)
         codec = self.entry.services.codec(self.entry.function, handler, output_type)
         if record is None and self.entry.function.distribute and not self.entry.target:
             self.candidates[name.key] = (name, step_id)

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 class SyncEntry(Entry):
     """An entry whose handler runs on a thread."""
 
-    __slots__ = ()
-
     async def _call(self, ctx: Any) -> Any:
         runtime = SyncSteps(self, asyncio.get_running_loop())
         sync_ctx = ContextSync(

@@ -141,7 +141,7 @@ class Worker:
         )
         self._heartbeat.start()
         # The first expression loads the parser; better now than under a run.
-        self._threads.run(expressions.compile, "event.data.id == async.data.id")
+        await self._threads.run(expressions.compile, "event.data.id == async.data.id")
         # A lease of a worker nobody has heard of would look like a dead worker's.
         await self._heartbeat.alive()
         self._loop(self._fetcher.lease_loop())

@@ -30,7 +30,7 @@ class Supervisor:
     """
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder = folder
+        self._folder = folder.resolve()
         self._say = say
         self._tasks: list[asyncio.Task[None]] = []
         self._children: dict[str, Child] = {}
