@@ -58,6 +58,7 @@ def _data(run_id: str, run: Mapping[str, bytes | None], registry: Registry) -> d
     data: dict[str, Any] = {
         "function_id": function.id if function else "",
         "fn_id": function.fn if function else "",
+        "app_id": function.app if function else "",
         "run_id": run_id,
         "event": event,
         "events": [event] if event else [],

@@ -215,7 +215,10 @@ class Fanout:
         """Ends, invokes, events that are waited for, and those that reach other shards."""
         works = await self._answer(works)
         works = await self._complete(works)
-        await self._recent.note(works)
+        noted = await self._recent.note(works)
+        if noted:
+            # A wait registered since the first look may have looked back before this was noted.
+            awaited = await self._awaited(list({work.entry.name for work in works}))
         named = [w for w in works if any(w.entry.name in names for names in awaited)]
         if named:
             # Before the acknowledgement: an event is handled when its waits are.

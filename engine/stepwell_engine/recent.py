@@ -1,10 +1,10 @@
 """Recent events of the names that `lookback=` waits ask for, kept where those waits live.
 
-Written before an event's waits are matched and read after a wait is registered, so between the two none is missed.
+Written before an event's waits are looked up and read after a wait is registered, so between the two none is missed.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from stepwell.ids import ulid_ms
@@ -19,7 +19,11 @@ from stepwell_engine.store.store import Store
 MAX_EVENTS: Final = 1000
 """Of one name and shard; older ones are no longer found."""
 
-_TTL_MS: Final = 604_800_000
+MAX_AGE_MS: Final = 604_800_000
+"""How far back a wait can look, however long its run."""
+
+_TTL_MS: Final = MAX_AGE_MS + 86_400_000
+_BATCH: Final = 100  # events of one write
 
 
 class Recent:
@@ -32,20 +36,28 @@ class Recent:
         self._registry = registry
         self._matcher = matcher
 
-    async def note(self, works: Iterable[Work]) -> None:
-        """Keep events for waits still to come. Raises ServerError."""
-        calls: list[asyncio.Future[Any]] = []
+    async def note(self, works: Iterable[Work]) -> set[str]:
+        """Keep events for waits still to come; the names of those kept. Raises ServerError."""
+        kept: dict[int, list[tuple[str, int, bytes]]] = {}
+        names: set[str] = set()
         for work in works:
             entry = work.entry
             for shard in self._registry.lookback.get(entry.name, ()):
-                keys, call = self._store.keys(shard), self._store.server.call
-                key = keys.build("recent", entry.name)
-                calls += (
-                    call(keys.root, "ZADD", key, entry.us, entry.blob),
-                    call(keys.root, "ZREMRANGEBYRANK", key, 0, -MAX_EVENTS - 1),
-                    call(keys.root, "PEXPIRE", key, _TTL_MS),
+                kept.setdefault(shard, []).append((entry.name, entry.us, entry.blob))
+                names.add(entry.name)
+        await asyncio.gather(
+            *(
+                self._store.shards[shard].remember(
+                    events[start : start + _BATCH],
+                    most=MAX_EVENTS,
+                    age_ms=MAX_AGE_MS,
+                    ttl_ms=_TTL_MS,
                 )
-        await asyncio.gather(*calls)
+                for shard, events in kept.items()
+                for start in range(0, len(events), _BATCH)
+            )
+        )
+        return names
 
     async def answer(self, shard: int, asked: Sequence[Entry]) -> None:
         """End the waits that a recent event matches; `asked` are their look-back entries. Raises ServerError."""
@@ -60,15 +72,28 @@ class Recent:
         kind, _due, since, head, *_ = luapack.read(record)
         if kind != b"w":
             return
-        found: list[bytes] = await call(
-            keys.root, "ZRANGEBYSCORE", keys.build("recent", entry.name), int(since), "+inf"
-        )
-        details = unpack(head)[3]
-        route = self._registry.route(entry.name)
-        for event in found:
-            id_ = event[:26].decode()
-            us = ulid_ms(id_) * 1000
-            past = Work(Entry(b"", USER, id_, entry.name, us, event[26:]), route, shard)
-            if self._matcher.wanted(past, details, blob):
-                await self._store.shards[shard].resolve(run, step, str(int(since)), "v", event)
-                return
+        event = await self._first(shard, entry.name, int(since), unpack(head)[3], blob)
+        if event is not None:
+            await self._store.shards[shard].resolve(run, step, str(int(since)), "v", event)
+
+    async def _first(
+        self, shard: int, name: str, since: int, details: Mapping[str, Any], blob: bytes
+    ) -> bytes | None:
+        """The first event since then that a wait with those details is for."""
+        route = self._registry.route(name)
+        # An event's accept time is told by its own master's clock, the run's by its trigger's.
+        since -= self._matcher.skew_us
+        after = b""
+        while True:
+            page = await self._store.shards[shard].recent(
+                name, since, age_ms=MAX_AGE_MS, after=after
+            )
+            for event in page:
+                id_ = event[:26].decode()
+                us = ulid_ms(id_) * 1000
+                past = Work(Entry(b"", USER, id_, name, us, event[26:]), route, shard)
+                if self._matcher.wanted(past, details, blob):
+                    return event
+            if not page:
+                return None
+            after = page[-1]

@@ -101,13 +101,14 @@ def _enter(
 
 def _failure_options(client: Owner, options: FunctionOptions) -> FunctionOptions:
     """The function behind `on_failure=`: an ordinary one, started when the other has failed."""
-    slug = f"{client.app_id}-{options.fn_id}"
-    # This very form is one that coordinators look up instead of evaluating it.
-    literal = slug.translate({92: "\\\\", 39: "\\'", 10: "\\n", 13: "\\r"})
+    # This very form is one that coordinators look up instead of evaluating it. The slug alone may be another app's function too:
+    # with the local id it is this one's only.
+    slug, fn_id = (_literal(text) for text in (f"{client.app_id}-{options.fn_id}", options.fn_id))
+    failed = f"event.data.function_id == {slug} && event.data.fn_id == {fn_id}"
     return FunctionOptions(
         fn_id=options.fn_id + FAILURE_SUFFIX,
         name=f"{options.name} (failure)",
-        triggers=(TriggerEvent(FAILED_EVENT, f"event.data.function_id == '{literal}'"),),
+        triggers=(TriggerEvent(FAILED_EVENT, failed),),
         retries=Retries(attempts=2, backoff=options.retries.backoff),
         middleware=options.middleware,
         output_type=UNSET,
@@ -118,6 +119,10 @@ def _failure_options(client: Owner, options: FunctionOptions) -> FunctionOptions
         lookback=(),
         serializer=options.serializer,
     )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.translate({92: "\\\\", 39: "\\'", 10: "\\n", 13: "\\r"}) + "'"
 
 
 class _Where:

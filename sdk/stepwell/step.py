@@ -48,8 +48,8 @@ class Step:
     def run(
         self,
         step_id: str,
-        handler: Callable[..., Any],
-        *handler_args: Any,
+        handler: Callable[[*Ts], Any],
+        *handler_args: *Ts,
         output_type: object = UNSET,
     ) -> Coroutine[Any, Any, Any]:
         """Run `handler(*handler_args)` as a step: at least once, recorded exactly once.
@@ -142,8 +142,8 @@ class Step:
     ) -> Coroutine[Any, Any, T]:
         """Call another function and wait for its result, holding nothing meanwhile.
 
-        Raises `StepError` when it fails, is cancelled, is unknown, or `timeout` (default 366 days) passes; it is not retried. After a timeout
-        the child keeps running. `cancel_child=True` cancels it when this run ends first.
+        Raises `StepError` when it fails, is cancelled, is unknown, or `timeout` (default 366 days) passes; it is not retried.
+        After a timeout the child keeps running. `cancel_child=True` cancels it when this run ends first.
 
         >>> receipt = await ctx.step.invoke("invoice", function=make_invoice, data={"order": 7})
         """

@@ -66,6 +66,16 @@ def wait(
     return Wait(event, expression, duration(timeout, "timeout"), lookback)
 
 
+def declared(wait: Wait, function: Function[Any]) -> None:
+    """A wait looks back only for names whose events are kept: those its function declares."""
+    if wait.lookback and wait.event not in function.options.lookback:
+        names = ", ".join(repr(name) for name in (*function.options.lookback, wait.event))
+        raise StepArgumentError(
+            f"lookback is True, but no past events {wait.event!r} are kept for function "
+            f"{function.fn_id!r}; write create_function(fn_id={function.fn_id!r}, lookback=[{names}])"
+        )
+
+
 def signal_wait(signal: str, timeout: int | str | timedelta, on_conflict: str) -> SignalWait:
     """A wait for a signal."""
     if on_conflict not in ("fail", "replace"):

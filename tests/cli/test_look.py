@@ -1,6 +1,7 @@
 """send, events, runs, functions, doctor, version: what they say, as people and as programs read it."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_events_that_start_nothing_say_why(live: Cli) -> None:
     filtered = live.run("send", "shop/hello", '{"name": "nobody"}').stdout.strip()
     unwanted = live.run("send", "shop/unheard-of").stdout.strip()
     for event_id, word in ((filtered, "filtered"), (unwanted, "No function wanted it")):
-        live.until(lambda e=event_id: not live.json("events", "show", e)["pending"], "handling")
+        live.until(partial(_handled, live, event_id), "handling")
         assert word in live.run("events", "show", event_id).stdout
     first = live.run("send", "shop/unheard-of", "--id", "evt-1").stdout
     assert live.run("send", "shop/unheard-of", "--id", "evt-1").stdout == first
@@ -160,3 +161,7 @@ def test_debug_lets_the_error_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPWELL_DEBUG", "")  # restored, whatever the command sets
     result = CliRunner().invoke(app, ["--debug", "send", "inngest/x"])
     assert isinstance(result.exception, EventInvalidError)
+
+
+def _handled(cli: Cli, event_id: str) -> bool:
+    return not cli.json("events", "show", event_id)["pending"]

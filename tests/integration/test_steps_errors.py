@@ -250,7 +250,8 @@ async def test_internal_events_as_triggers(client, stepwell_engine):
         await engine.client.cancel_run(long_run.id, reason="enough")
         await engine.settle()
         finished = [run.output for run in await engine.runs("on-finished")]
-        assert sorted(data["fn_id"] for data in finished) == ["bad", "good"]
+        # Every end emits it, a cancel too; of those it starts itself, only runs of .finished and .failed are silent.
+        assert sorted(data["fn_id"] for data in finished) == ["bad", "good", "long", "on-cancelled"]
         by_fn = {data["fn_id"]: data for data in finished}
         assert by_fn["good"]["result"] == {"sum": 3}
         assert by_fn["bad"]["error"]["message"] == "bad"

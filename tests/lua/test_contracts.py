@@ -51,8 +51,8 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"run": "r", "step": "", "token": "t", "dv": 0, "clause": ("N",), "ops": ("m", "w")},
         {"op": 2, "...": 0},
     ),
-    "record": ({"run": "r", "step": "", "token": "t", "name": "n", "record": b"d"}, {}),
-    "returned": ({"run": "r", "token": "t", "output": b"o"}, {}),
+    "record": ({"records": ["r", "", "t", "n", b"d"]}, {}),
+    "returned": ({"runs": ["r", "t", b"o"]}, {}),
     "due": ({"limit": 1, "horizon_ms": 1, "timeout_error": b"", "cancelled_error": b""}, {}),
     "renew": (
         {"worker": "w", "items": [("i", "t"), ("j", "u")], "alive_ms": 1, "lease_ms": 1},
@@ -78,6 +78,11 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
     ),
     "watch": ({"run": "r", "watcher": "w", "ttl_ms": 1}, {}),
     "sweep": ({"before_ms": 1, "limit": 1}, {}),
+    "remember": (
+        {"events": [("n", 1, b"b"), ("m", 2, b"c")], "most": 1, "age_ms": 1, "ttl_ms": 1},
+        {"name": 2, "us": 2, "blob": 2},
+    ),
+    "recent": ({"name": "n", "since_us": 1, "age_ms": 1}, {}),
     "forget_consumers": ({"group": "g", "me": "c", "idle_ms": 1}, {}),
 }
 

@@ -148,12 +148,9 @@ class Machine(RuleBasedStateMachine):
             changes.append((kind, key, 0 if kind in "dPx" else self.now + delay))
         return args, changes
 
-    @rule(ticks=st.integers(1, 2))
-    def advance(self, ticks: int) -> None:
+    @rule(ticks=st.integers(0, 2), limit=st.sampled_from([100, 100, 1]))
+    def due(self, ticks: int, limit: int) -> None:
         self.shard.wait(ticks * TICK)
-
-    @rule(limit=st.sampled_from([1, 100]))
-    def due(self, limit: int) -> None:
         rows = self.loop.run(self.shard.do("ZRANGE", "due", 0, -1, "WITHSCORES"))
         timers = {m.decode(): float(s) for m, s in zip(rows[::2], rows[1::2], strict=True)}
         assert timers.keys() == self.model.timers()
@@ -162,8 +159,9 @@ class Machine(RuleBasedStateMachine):
         for member in ripe:
             self.model.fire(member, self.now)
 
-    @rule()
-    def reclaim(self) -> None:
+    @rule(ticks=st.integers(0, 2))
+    def reclaim(self, ticks: int) -> None:
+        self.shard.wait(ticks * TICK)
         found = self.loop.run(self.shard.t.expired(100))
         names = {(e.item[:26], e.item[27:]) for e in found}
         assert names == self.model.expired(self.now)
@@ -241,7 +239,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[type[Machine]]:
 def test_random_sequences(machine: type[Machine]) -> None:
     case = machine.TestCase
     case.settings = settings(
-        max_examples=60,
+        max_examples=120,
         stateful_step_count=40,
         deadline=None,
         database=None,

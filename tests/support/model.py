@@ -135,7 +135,7 @@ class Model:
         self.wake(run)
 
     def end(self, run: Run, to: str, now: int) -> None:
-        run.st, run.ended_at = to, now
+        run.st, run.ended_at, run.dv = to, now, 0
         run.pend.clear()
         for item in run.items.values():
             item.place = item.token = ""

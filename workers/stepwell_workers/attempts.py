@@ -3,11 +3,18 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from stepwell.errors import RetryAfterError, StepwellError, error_payload
 from stepwell.function import Function
 from stepwell_workers.memo import attempts_made
+
+Group = BaseExceptionGroup[BaseException]
+
+# Frames of our own at the top of a user's traceback say nothing about the user's error.
+_OURS = str(Path(__file__).parent)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -43,22 +50,27 @@ def final(error: BaseException) -> bool:
 
 def payload(error: BaseException) -> dict[str, Any]:
     """The error as it is recorded: code, message, name, stack."""
-    return error_payload(error)
+    ours = 0
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        ours += 1
+        trace = trace.tb_next
+    return dict(error_payload(error, skip_frames=ours if trace is not None else 0))
 
 
 def _sole(error: BaseException) -> BaseException:
     """A task group wraps what its branches raise; a group of final errors is as final as its first."""
     if not isinstance(error, BaseExceptionGroup):
         return error
-    leaves = list(_leaves(error))
+    leaves = list(_leaves(cast("Group", error)))
     if len(leaves) == 1 or all(final(leaf) for leaf in leaves):
         return leaves[0]
-    return error
+    return cast("Group", error)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def _leaves(group: Group) -> Iterator[BaseException]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
+            yield from _leaves(cast("Group", error))
         else:
             yield error

@@ -64,7 +64,7 @@ class Batcher:
 async def _settle(reply: Any, futures: "Sequence[asyncio.Future[Any]]") -> None:
     try:
         results = await reply
-    except BaseException as error:  # noqa: BLE001 - each caller decides on its own
+    except BaseException as error:
         for future in futures:
             if not future.done():
                 future.set_exception(error) if isinstance(error, Exception) else future.cancel()

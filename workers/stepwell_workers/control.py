@@ -22,8 +22,11 @@ def control_groups(store: "Store", worker_id: str) -> list[list[str]]:
 async def control_loop(
     store: "Store", keys: Sequence[str], on_message: Callable[[bytes], None]
 ) -> None:
-    """Hand each message to `on_message`. A message lost with its connection is made good: results are seen by the entry's own next commit, a
-    cancel by the reply to it, and by the end of the cancel's grace."""
+    """Hand each message to `on_message`.
+
+    A message lost with its connection is made good: results are seen by the entry's own next commit and by the worker's look at
+    long-parked steps, a cancel by the reply to the next commit and by the end of its grace.
+    """
     while True:
         try:
             reply = await store.server.blocking(

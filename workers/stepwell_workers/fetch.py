@@ -44,7 +44,7 @@ class Fetcher:
         self._on_poll = on_poll
         self._active = 0
         self._suspects = 0
-        self._last = -1
+        self._last: int = -1
         self._serial = 0
         self._rung: set[int] = set(range(len(store.shards)))
         self._changed = asyncio.Event()
@@ -88,7 +88,7 @@ class Fetcher:
                 await asyncio.sleep(MOMENT)
                 free = self._slots - self._active
             # In turn: with few slots, a busy shard must not starve those after it.
-            chosen = sorted(hot, key=lambda s: (s <= self._last, s))[:free]
+            chosen = sorted(hot, key=self._turn)[:free]
             self._last = chosen[-1]
             each = min(MOST, max(1, free // len(chosen)))
             try:
@@ -99,6 +99,9 @@ class Fetcher:
                 continue
             hot -= {shard for shard, count in zip(chosen, counts, strict=True) if count < each}
             self._on_poll()
+
+    def _turn(self, shard: int) -> tuple[bool, int]:
+        return shard <= self._last, shard
 
     async def _lease_suspect(self, shards: Sequence[int]) -> None:
         """Ask the other shards for the one suspect that may be here: together, only one could be asked."""

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stepwell.serde.values import unpack
 from stepwell_workers import memo
 from stepwell_workers.memo import StepName
 
@@ -47,7 +48,7 @@ async def race(steps: "Steps", callables: Sequence[Callable[[], Any]]) -> Any:
     from stepwell_workers.steps import BRANCH
 
     name, record = steps.begin(RACE)
-    winner = None if record is None else memo.read(record, RACE, lambda value: value)
+    winner = None if record is None else memo.read(record, RACE, unpack)
     branches = [Branch() for _ in callables]
     tasks: list[asyncio.Task[Any]] = []
     for index, (branch, call) in enumerate(zip(branches, callables, strict=True)):

@@ -1,19 +1,21 @@
 """What is remembered of a run: step identities, recorded results, attempts. Pure functions over the bytes of the run's hash."""
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgpack
 
 from stepwell.errors import OutputUnserializableError, StepError, UnserializableError
 from stepwell.ids import step_key
 from stepwell.serde.values import pack, unpack
+from stepwell_engine import luapack
 
 STACK_LIMIT = 4096
 
 # Values that need none of serde's checks.
 _SURE = frozenset({type(None), bool, bytes})
-_packer = msgpack.Packer()
+_pack_sure = cast("Callable[[object], bytes]", cast("Any", msgpack).Packer().pack)
 
 
 class StepName(NamedTuple):
@@ -37,8 +39,7 @@ def step_name(step_id: str, index: int) -> StepName:
 def done(op: str, step_id: str, started: int, ended: int, attempt: int, value: Any) -> bytes:
     """The record of a step that returned `value`."""
     if type(value) in _SURE:
-        packed: bytes = _packer.pack([op, step_id, started, ended, attempt, value])
-        return b"d" + packed
+        return b"d" + _pack_sure([op, step_id, started, ended, attempt, value])
     try:
         return b"d" + pack([op, step_id, started, ended, attempt, value], where="record")
     except UnserializableError as error:
@@ -68,7 +69,7 @@ def read(record: bytes, step_id: str, decode: Any) -> Any:
         return unpack(record[1:])[5]
     if flag == b"e":
         raise step_error(unpack(record[1:])[5], step_id)
-    status, _, _, value = msgpack.unpackb(record[1:], raw=True)
+    status, _, _, value = luapack.read(record[1:])
     if status == b"n":
         return None
     if status == b"e":

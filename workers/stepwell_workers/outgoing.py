@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from stepwell import ids
+from stepwell import ids, step_args
 from stepwell.errors import LimitExceededError
 from stepwell.events import Event, encode_event, encode_events
 from stepwell.runtime import Invoke, Wait
@@ -78,6 +78,7 @@ def trigger(entry: "Entry") -> Mapping[str, Any]:
 
 def wait_ops(entry: "Entry", name: StepName, step_id: str, wait: Wait) -> Sequence[Arg]:
     """The registration of a wait: where it is indexed, and what a candidate must meet."""
+    step_args.declared(wait, entry.function)
     path, prefix = "", ANY_VALUE
     values: list[list[Any]] = []
     residual = False

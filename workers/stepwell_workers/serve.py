@@ -53,6 +53,7 @@ async def serve(
         stack.callback(lag.stop)
         sampling = asyncio.create_task(poll.run(), name="stepwell-poll")
         stack.callback(sampling.cancel)
+        logger.info("worker %s is ready", worker.worker_id)
         if started is not None:
             started(worker)
         await shutdown.drain.wait()

@@ -77,9 +77,7 @@ class Services:
     async def read_run(self, shard: Transitions, run_id: str) -> dict[bytes, bytes]:
         """A run's whole hash."""
         key = shard.keys.run(run_id)
-        flat = await self.store.server.call(key, "HGETALL", key)
-        if isinstance(flat, dict):
-            return flat
+        flat: list[bytes] = await self.store.server.call(key, "HGETALL", key)
         return dict(zip(flat[::2], flat[1::2], strict=True))
 
     async def read_fields(

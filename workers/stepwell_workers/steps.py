@@ -117,7 +117,7 @@ class Steps:
             raise asyncio.CancelledError
         return name, None
 
-    def _obstacle(self, name: StepName) -> bool | None:
+    def obstacle(self, name: StepName) -> bool | None:
         """Why an unrecorded step may not run now: True = the server has it pending, False = it is not for this entry; None = it may.
 
         Another item's step (target and distribute mode), a race's loser, an entry that should stop.
@@ -138,7 +138,7 @@ class Steps:
 
     async def _known(self, name: StepName) -> bytes | None:
         """The record of an unrecorded step once it has one; None when it is to be executed now."""
-        obstacle = self._obstacle(name)
+        obstacle = self.obstacle(name)
         return None if obstacle is None else await self._park(name, registered=obstacle)
 
     # --- parking ---
@@ -265,7 +265,7 @@ class Steps:
         """Run a callback as a step."""
         name, record = self.begin(step_id)
         if record is None:
-            obstacle = self._obstacle(name)
+            obstacle = self.obstacle(name)
             if obstacle is not None:
                 record = await self._park(name, registered=obstacle)
         codec = self.entry.services.codec(self.entry.function, handler, output_type)
@@ -518,7 +518,7 @@ def read_event(blob: bytes) -> Event:
 
 
 async def signal_ops(steps: Steps, name: StepName, step_id: str, wait: SignalWait) -> Sequence[Arg]:
-    """Reserve a signal's name, then the registration of the wait. In conflict, or with a signal held for us, the step is recorded at once."""
+    """Reserve a signal's name, then give the wait's registration; in conflict, or with a signal held, the step is recorded at once."""
     now = steps.entry.services.clock.now_ms()
     taken, held = await steps.entry.services.reserve_signal(steps.entry, name, wait)
     if not taken:

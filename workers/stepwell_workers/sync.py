@@ -92,28 +92,18 @@ class SyncSteps:
             except asyncio.CancelledError:
                 raise Suspend from None
 
-    def _park(self, ops: "Sequence[Arg]" = ()) -> Suspend:
+    def _park(self, name: StepName, ops: "Sequence[Arg]" = ()) -> Suspend:
         """Register what a step waits for, and the exception that unwinds the handler."""
         with self._lock:
+            self.steps.last_parked = name.step_id
             self.entry.journal.held.extend(ops)
             self.suspended = True
         return Suspend()
 
     def _may_execute(self, name: StepName) -> None:
         """Raise `Suspend` unless this unrecorded step is to be executed or registered now."""
-        entry = self.entry
-        branch = BRANCH.get()
-        reason = entry.services.stop_reason(entry)
-        if name.pending in self.steps.fields and name.key != entry.target:
-            raise self._park()
-        if entry.target:
-            if name.key != entry.target:
-                raise self._park()
-        elif branch is not None and branch.lost:
-            raise self._park()
-        elif reason:
-            self.steps.yielding = reason
-            raise self._park()
+        if self.steps.obstacle(name) is not None:
+            raise self._park(name)
 
     # --- step.run ---
 
@@ -128,7 +118,7 @@ class SyncSteps:
             branch = BRANCH.get()
             if self.entry.function.distribute and not self.entry.target and branch is not None:
                 described = memo.head("run", step_id, self.entry.services.clock.now_ms(), {})
-                raise self._park(("p", name.key, described))
+                raise self._park(name, ("p", name.key, described))
             try:
                 value, record = self._attempt(name, step_id, handler, args, codec)
             except Exception as error:  # noqa: BLE001 - a step's error is decided on, not handled
@@ -204,7 +194,7 @@ class SyncSteps:
         if entry.target:
             self._await(self.steps.retry_target(verdict.delay_ms, blob))
         raise self._park(
-            ("a", name.key, verdict.delay_ms, blob, memo.head("run", step_id, now, {}))
+            name, ("a", name.key, verdict.delay_ms, blob, memo.head("run", step_id, now, {}))
         )
 
     # --- the other steps ---
@@ -221,7 +211,7 @@ class SyncSteps:
             registration = ops(name)
             record = self.steps.fields.get(name.record)
             if record is None:
-                raise self._park(registration)
+                raise self._park(name, registration)
         return self.steps.recall(name, record, decode)
 
     def sleep(self, step_id: str, mode: str, ms: int) -> None:
@@ -305,7 +295,7 @@ class SyncSteps:
             self._branch(call, branch, results, index)
         first = results.first(winner)
         if first is None:
-            raise self._park()
+            raise self._park(name)
         if winner is None:
             losing: list[StepName] = []
             for index, branch in enumerate(branches):

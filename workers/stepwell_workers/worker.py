@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("stepwell.worker")
 
 TICK = 1.0
+# Every so many ticks, entries that stay in memory read what their parked steps wait for: a message may have been lost.
+LOOK = 10
 UNKNOWN_DELAY_MS = 5_000
 
 
@@ -246,11 +248,15 @@ class Worker:
                 entry.close(LOST)
 
     async def _tick(self) -> None:
-        """End steps that run too long."""
+        """End steps that run too long; make good lost messages."""
+        turn = 0
         while True:
             await asyncio.sleep(TICK)
+            turn += 1
             now = self.services.monotonic()
             for entry in list(self._entries.values()):
+                if turn % LOOK == 0 and entry.steps.parked:
+                    entry.on_news()
                 limit = entry.function.step_timeout_ms / 1000
                 for key, (began, task) in list(entry.steps.active.items()):
                     if now - began > limit:

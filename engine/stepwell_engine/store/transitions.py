@@ -156,6 +156,22 @@ class Transitions:
         """Fix an event's fan-out plan; returns the plan that holds."""
         return bytes(await self._call("plan", event, record, ttl_ms))
 
+    async def remember(
+        self, events: Iterable[tuple[str, int, bytes]], *, most: int, age_ms: int, ttl_ms: int
+    ) -> None:
+        """Keep events (name, accept time in us, blob) for waits that look back."""
+        args: list[Arg] = [self._clock.offset_ms, most, age_ms, ttl_ms]
+        for event in events:
+            args += event
+        await self._call("remember", *args)
+
+    async def recent(
+        self, name: str, since_us: int, *, age_ms: int, after: bytes = b""
+    ) -> list[bytes]:
+        """A page of the kept events of a name, oldest first; an empty one is the last."""
+        offset = self._clock.offset_ms
+        return list(await self._call("recent", offset, age_ms, name, since_us, after))
+
     async def lease(
         self, worker: str, prefix: str, lanes: Sequence[str], *, want: int, lease_ms: int, suspects: int,
         max_bytes: int = 1_048_576,
@@ -350,9 +366,10 @@ class Transitions:
 
 
 NAMES = (
-    "ingest", "fanout", "plan", "lease", "commit", "record", "returned", "due", "renew", "expired", "reclaim", "started", "awaited", "candidates",
-    "resolve", "cancel", "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
-    "forget_consumers",
+    "ingest", "fanout", "plan", "lease", "commit", "record", "returned", "due", "renew",
+    "expired", "reclaim", "started", "awaited", "candidates", "resolve", "cancel",
+    "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
+    "forget_consumers", "remember", "recent",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from stepwell import client as real
+from stepwell import step_args as check
 from stepwell.clock import SystemClock
 from stepwell.connections import Connections
 from stepwell.context import STEP_ATTEMPT, Context, ContextSync
@@ -324,8 +325,9 @@ class _Steps:
         """Over at once."""
         await self._step(step_id, _nothing)
 
-    async def wait(self, step_id: str, wait: Wait) -> Event | None:  # noqa: ARG002
+    async def wait(self, step_id: str, wait: Wait) -> Event | None:
         """Its stub."""
+        check.declared(wait, self._run.fn)
         found = await self._step(step_id, self._unstubbed(step_id, "wait for an event"))
         if isinstance(found, Event) or found is None:
             return found

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from tests.benchmarks.bench import Bench, Row
 
+from .race import FLIGHT as FLIGHT
 from .race import Result
 
 PEERS = {"dramatiq": "dramatiq", "taskiq": "taskiq_redis", "docket": "docket"}

@@ -16,6 +16,8 @@ from stepwell_workers.worker import Worker
 from ..fleet import Seat
 
 EVENT = "bench/run"
+Make = Callable[[str, Any], stepwell.Client]
+"""How a worker process gets its functions: a function of a module, since processes are spawned."""
 DATA = {
     "order": "A-1001",
     "customer": "c-7",
@@ -46,11 +48,11 @@ def _settle(seat: Seat, main: Callable[[Seat], Coroutine[Any, Any, None]]) -> No
     uvloop.run(main(seat))
 
 
-def coordinator(seat: Seat, url: str) -> None:
+def coordinator(seat: Seat, url: str, shards: int | None = None) -> None:
     """A coordinator process."""
 
     async def main(seat: Seat) -> None:
-        store = await Store.open(url)
+        store = await Store.open(url, shards=shards, name="stepwell-coordinator")
         await Coordinator(store).start()
         settle_garbage()
         seat.arrive()
@@ -59,8 +61,8 @@ def coordinator(seat: Seat, url: str) -> None:
     _settle(seat, main)
 
 
-def worker(seat: Seat, url: str, starts: Any = None) -> None:
-    """A worker process that counts the runs it has ended."""
+def worker(seat: Seat, url: str, starts: Any = None, make: Make = make_client) -> None:
+    """A worker process of the client that `make(url, starts)` gives; counts the runs it has ended."""
     ended = Services.ended
 
     def counted(self: Services, entry: Any, end: Any) -> None:
@@ -71,7 +73,7 @@ def worker(seat: Seat, url: str, starts: Any = None) -> None:
     Services.ended = counted  # type: ignore[method-assign] # counts ends where they are known to be recorded
 
     async def main(seat: Seat) -> None:
-        await Worker([make_client(url, starts)]).start()
+        await Worker([make(url, starts)]).start()
         settle_garbage()
         seat.arrive()
         await asyncio.Event().wait()
@@ -79,13 +81,15 @@ def worker(seat: Seat, url: str, starts: Any = None) -> None:
     _settle(seat, main)
 
 
-def producer(seat: Seat, url: str, runs: int, steps: int, batch: int = 200) -> None:
-    """Sends `runs` events, `batch` a call, a few calls in flight."""
+def producer(
+    seat: Seat, url: str, runs: int, steps: int, batch: int = 200, most: int = 4
+) -> None:
+    """Sends `runs` events, `batch` a call, at most `most` calls in flight."""
 
     async def main(seat: Seat) -> None:
         client = make_client(url)
         await client.send([])
-        flights = asyncio.Semaphore(4)
+        flights = asyncio.Semaphore(most)
 
         async def one(first: int) -> None:
             async with flights:
@@ -119,3 +123,8 @@ def trickler(seat: Seat, url: str, runs: int, gap: float) -> None:
         await client.aclose()
 
     _settle(seat, main)
+
+
+def nobody(seat: Seat) -> None:
+    """A producer that sends nothing."""
+    seat.arrive()

@@ -10,7 +10,7 @@ from stepwell.client import Client
 from stepwell.errors import ConfigError
 from stepwell_workers.loader import load, source_folder
 
-APP = "from stepwell.client import Client\nclient = Client('shop')\n"
+APP = "from stepwell.client import Client\nclient = Client(app_id='shop')\n"
 Write = Callable[[str, str], Path]
 
 
@@ -72,7 +72,7 @@ def test_absolute_file_and_dotted_attribute(write: Write) -> None:
 def test_list_tuple_and_factory(write: Write) -> None:
     write(
         "wl_many.py",
-        APP + "other = Client('other')\nboth = [client, other, client]\n"
+        APP + "other = Client(app_id='other')\nboth = [client, other, client]\n"
         "pair = (other,)\ndef make(): return both\ndef one(n=1): return client\n",
     )
     assert app_ids(load("wl_many:both")) == ["shop", "other"]
@@ -134,7 +134,7 @@ def test_file_that_is_no_module(write: Write) -> None:
 
 
 def test_attribute_missing(write: Write) -> None:
-    write("wl_attr.py", APP + "jobs = Client('jobs')\n")
+    write("wl_attr.py", APP + "jobs = Client(app_id='jobs')\n")
     assert "wl_attr has no attribute 'clint'; did you mean 'client'?" in refused("wl_attr:clint")
     assert "its clients are client, jobs" in refused("wl_attr:xyz")
     write("wl_empty.py", "")

@@ -25,6 +25,8 @@ for i = 0, count - 1 do
     local known = redis.call('GET', k_event_id(hash))
     if known and tonumber(string.sub(known, 1, 13)) > NOW then
       first = string.sub(known, 14)
+      -- Whoever sent an owed event knows it by an id that it was given before: that id tells of the first one.
+      if #ARGV[o + 4] == 26 and first ~= id then redis.call('SET', k_record(id), 'D' .. first, 'PX', horizon * 2) end
     else
       redis.call('SET', k_event_id(hash), string.format('%013.0f', NOW + horizon) .. id, 'PX', horizon * 2)
     end

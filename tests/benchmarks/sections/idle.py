@@ -1,0 +1,64 @@
+"""What an idle process asks of the server: commands a second, counted by the server for each connection."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import stepwell
+from redis import Redis
+
+from ..bench import Bench, Goal, Row
+from ..fleet import Fleet
+from . import program
+
+SETTLE = 12.0
+"""Seconds: longer than any call that blocks, so that the start's commands are over."""
+WINDOW = 30.0
+"""Seconds: a multiple of every period an idle process has."""
+
+
+def make_client(url: str, _: Any = None, *, shards: int) -> stepwell.Client:
+    """A client with one function that nothing triggers."""
+    client = stepwell.Client(app_id="bench", redis_url=url, shards=shards)
+
+    @client.create_function(fn_id="run", trigger=stepwell.TriggerEvent(event=program.EVENT))
+    async def run(ctx: stepwell.Context) -> None:
+        await ctx.step.run("step", program.nothing)
+
+    return client
+
+
+def commands(url: str, shards: int) -> dict[str, float]:
+    """Commands a second of the coordinator's and the worker's process."""
+    with Fleet(workers=1) as fleet, Redis.from_url(url, protocol=2) as redis:
+        fleet.servant(program.coordinator, url, shards)
+        fleet.worker(program.worker, url, None, partial(make_client, shards=shards))
+        fleet.producer(program.nobody)
+        fleet.run(0)
+        time.sleep(SETTLE)
+        before, began = _totals(redis), time.monotonic()
+        time.sleep(WINDOW)
+        after, seconds = _totals(redis), time.monotonic() - began
+    return {role: (after[role] - before[role]) / seconds for role in after}
+
+
+def _totals(redis: "Redis") -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for client in redis.client_list():
+        name = client["name"]
+        if name.startswith("stepwell-"):
+            totals["coordinator" if "coordinator" in name else "worker"] += int(client["tot-cmds"])
+    return totals
+
+
+def section(bench: Bench) -> Iterator[Row]:
+    """Rows `idle/coordinator` and `idle/worker`, on one shard and on four, in commands/s."""
+    goal = Goal("<=", 2, of="value")
+    for shards in (1, 4):
+        with bench.server() as url:
+            rates = commands(url, shards)
+        for role in ("coordinator", "worker"):
+            name = f"{role}, {shards} shard{'s' * (shards > 1)}"
+            yield Row("idle", name, rates[role], "cmd/s", lower=True, goal=goal)

@@ -1,0 +1,113 @@
+"""One namespace under fire: its processes, its producer, its proxy, and the verdict."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.registry import register
+from stepwell_engine.store.store import Store
+from tests.chaos import oracle, witness
+from tests.chaos.app import make_client
+from tests.chaos.processes import Child, Kind, Place
+from tests.chaos.proxy import Proxy, Strike
+from tests.chaos.scenarios import SCENARIOS, Driver
+
+SETTLED_WITHIN: float = 30.0
+
+
+class Arena:
+    """A namespace of its own on a shared server; its functions are registered, nobody runs yet."""
+
+    def __init__(self, server: EmbeddedServer, place: Place, store: Store) -> None:
+        self.server = server
+        self.place = place
+        self.store = store
+        self.client = make_client(place.url, place.namespace, place.shards)
+        self.driver = Driver(self.client, store)
+        self.children: list[Child] = []
+        self.stalled: set[int] = set()
+
+    async def spawn(self, kind: Kind, url: str | None = None) -> Child:
+        """Start a process, through a proxy when `url` names one."""
+        place = self.place if url is None else replace(self.place, url=url)
+        child = await asyncio.to_thread(Child, kind, place)
+        self.children.append(child)
+        return child
+
+    async def verdict(self, timeout: float = SETTLED_WITHIN) -> list[str]:
+        """Wait for the end and judge; [] = all is right."""
+        problems: list[str] = []
+        if not await oracle.settle(self.store, self.driver.journal, timeout):
+            problems.append(f"not everything had ended after {timeout:g} s")
+        lines = witness.read(self.place.witness)
+        found = await oracle.verify(
+            self.store, self.driver.journal, lines, stalled=self.stalled
+        )
+        return problems + found
+
+
+@asynccontextmanager
+async def arena(
+    server: EmbeddedServer, folder: Path, *, shards: int = 4, lease_ms: int = 1_000
+) -> AsyncIterator[Arena]:
+    """An `Arena`; its processes are killed in the end."""
+    place = Place(server.url, f"x{secrets.token_hex(4)}", shards, folder, lease_ms=lease_ms)
+    store = await Store.open(place.url, namespace=place.namespace, shards=shards)
+    here = Arena(server, place, store)
+    try:
+        rows = [(f.app_id, f.fn_id, f.config()) for f in here.client.functions.values()]
+        await register(store, rows, 1)
+        yield here
+    finally:
+        for child in here.children:
+            await asyncio.to_thread(child.kill)
+        await here.client.aclose()
+        await store.aclose()
+
+
+async def ordeal(
+    server: EmbeddedServer, folder: Path, scenario: str, victim: Kind, strike: Strike | None
+) -> tuple[Proxy, list[str]]:
+    """Run one scenario with one strike at the victim, which is started again when it was killed."""
+    other: Kind = "coordinator" if victim == "worker" else "worker"
+    async with arena(server, folder) as here:
+        proxy = Proxy(server.port, strike)
+        await proxy.start()
+        revival: asyncio.Task[None] | None = None
+        try:
+            driving = asyncio.create_task(_drive(here, scenario))
+            await here.spawn(other)
+            struck = await here.spawn(victim, proxy.url)
+            proxy.kill = struck.kill
+            revival = asyncio.create_task(_revive(here, proxy, victim, strike))
+            await driving
+            problems = await here.verdict()
+        except TimeoutError:
+            problems = [f"the driver was stuck; {await here.verdict(0.1)}"]
+        finally:
+            if revival is not None:
+                revival.cancel()
+            await proxy.stop()
+        if problems:
+            log = here.place.log.read_text()[-6000:] if here.place.log.exists() else ""
+            seen = here.place.witness.read_text() if here.place.witness.exists() else ""
+            problems += [f"struck at: {proxy.struck_at}", f"witness:\n{seen}", f"log:\n{log}"]
+        else:
+            for path in (here.place.log, here.place.witness):
+                path.unlink(missing_ok=True)
+        return proxy, problems
+
+
+async def _drive(here: Arena, scenario: str) -> None:
+    async with asyncio.timeout(SETTLED_WITHIN):
+        await SCENARIOS[scenario](here.driver)
+
+
+async def _revive(here: Arena, proxy: Proxy, kind: Kind, strike: Strike | None) -> None:
+    await proxy.fired.wait()
+    if strike is not None and strike.kill:
+        await here.spawn(kind)

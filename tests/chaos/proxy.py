@@ -1,0 +1,197 @@
+"""A loopback proxy for one victim process: it counts the calls that change something and strikes at the n-th.
+
+It strikes before the call is sent on, or after the server has applied it and before the victim hears so; it kills the victim, or only
+cuts the connection (then the victim lives and has to send the call again).
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import hiredis
+
+from stepwell_engine.store.scripts import load
+
+When = Literal["before", "after"]
+
+CALLS: Final = frozenset(
+    b"EVALSHA EVAL BLPOP LPOP XREADGROUP XAUTOCLAIM XGROUP XACK XDEL HGETALL HMGET".split()
+)
+# Whatever the heartbeat's thread is doing, it happens at no fixed place of the program.
+_NOT_COUNTED: Final = frozenset({load("renew").sha.encode()})
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """At the `n`-th call (1 = the first), `before` it is sent or `after` it was applied."""
+
+    n: int
+    when: When
+    kill: bool
+
+
+def requests(buffer: bytearray) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Take whole commands out of `buffer`: (as they were sent, their words)."""
+    while (found := _command(buffer)) is not None:
+        size, words = found
+        raw = bytes(buffer[:size])
+        del buffer[:size]
+        yield raw, words
+
+
+def _command(buffer: bytearray) -> tuple[int, list[bytes]] | None:
+    at = buffer.find(b"\r\n")
+    if at < 0:
+        return None
+    if buffer[:1] != b"*":
+        raise ValueError(f"not a command: {bytes(buffer[:40])!r}")
+    words: list[bytes] = []
+    count, at = int(buffer[1:at]), at + 2
+    for _ in range(count):
+        end = buffer.find(b"\r\n", at)
+        if end < 0:
+            return None
+        size = int(buffer[at + 1 : end])
+        at = end + 2 + size + 2
+        if len(buffer) < at:
+            return None
+        words.append(bytes(buffer[end + 2 : end + 2 + size]))
+    return at, words
+
+
+@dataclass(slots=True)
+class _Link:
+    """One connection of the victim, and how far its replies are."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    sent: int = 0
+    answered: int = 0
+    awaited: int = 0
+    replies: hiredis.Reader = field(default_factory=hiredis.Reader)
+
+    def cut(self) -> None:
+        self.client.transport.abort()
+        self.server.transport.abort()
+
+
+class Proxy:
+    """Forwards `port` to the server at `target` (both on 127.0.0.1).
+
+        proxy = Proxy(server.port, Strike(7, "after", kill=True), victim.kill)
+        await proxy.start()
+        ...
+        await proxy.stop()
+
+    `fired` is set when it has struck; `count` and `calls` tell what it saw.
+    """
+
+    def __init__(
+        self, target: int, strike: Strike | None = None, kill: Callable[[], object] | None = None
+    ) -> None:
+        self.port = 0
+        self.count = 0
+        self.calls: Counter[str] = Counter()
+        self.struck_at = ""
+        self.fired = asyncio.Event()
+        self.kill = kill
+        self._target = target
+        self._strike = strike
+        self._links: set[_Link] = set()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """What the victim connects to."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def start(self) -> None:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Cut all connections and listen no more."""
+        if self._server is not None:
+            self._server.close()
+        for link in list(self._links):
+            link.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            upstream, out = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            self._tasks.discard(task)
+            return
+        link = _Link(writer, out)
+        self._links.add(link)
+        try:
+            await asyncio.gather(self._forward(reader, link), self._back(upstream, link))
+        except (OSError, asyncio.CancelledError):
+            pass  # either end is gone
+        finally:
+            link.cut()
+            self._links.discard(link)
+            self._tasks.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, link: _Link) -> None:
+        buffer = bytearray()
+        while chunk := await reader.read(65536):
+            buffer += chunk
+            for raw, words in requests(buffer):
+                due = self._due(words)
+                if due is not None and due.when == "before":
+                    self._fire(link)
+                    return
+                link.server.write(raw)
+                link.sent += 1
+                if due is not None:
+                    link.awaited = link.sent
+            await link.server.drain()
+        raise ConnectionResetError
+
+    def _due(self, words: list[bytes]) -> Strike | None:
+        """The strike, when this command is the one."""
+        name = words[0].upper()
+        if name not in CALLS or (name == b"EVALSHA" and words[1] in _NOT_COUNTED):
+            return None
+        self.count += 1
+        self.calls[name.decode()] += 1
+        strike = self._strike
+        if strike is None or strike.n != self.count or self.fired.is_set():
+            return None
+        self.struck_at = b" ".join(words[:2])[:60].decode(errors="replace")
+        return strike
+
+    async def _back(self, reader: asyncio.StreamReader, link: _Link) -> None:
+        while chunk := await reader.read(65536):
+            link.replies.feed(chunk)
+            while link.replies.gets() is not False:
+                link.answered += 1
+            if link.awaited and link.answered >= link.awaited:
+                # What was applied is known to the server alone.
+                self._fire(link)
+                return
+            link.client.write(chunk)
+            await link.client.drain()
+        raise ConnectionResetError
+
+    def _fire(self, link: _Link) -> None:
+        assert self._strike is not None
+        if self._strike.kill and self.kill is not None:
+            self.kill()
+            for each in list(self._links):
+                each.cut()
+        else:
+            link.cut()
+        self.fired.set()
