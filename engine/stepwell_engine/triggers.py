@@ -15,9 +15,10 @@ STARTED, FILTERED, FILTER_ERROR = "started", "filtered", "filter_error"
 INTERNAL: Final = "inngest/"
 _ROUTES: Final = 10_000
 
-# What `on_failure` writes, and what users write to watch one function.
+# What `on_failure` writes (with the fn_id: a slug alone may be two apps' functions), and what users write to watch one function.
 _ONE_FUNCTION: Final = re.compile(
     r"\s*event\.(data\.(?:function_id|fn_id))\s*==\s*(['\"])([^'\"\\]*)\2\s*"
+    r"(?:&&\s*event\.data\.fn_id\s*==\s*(['\"])([^'\"\\]*)\4\s*)?"
 )
 
 logger = logging.getLogger("stepwell.coordinator")
@@ -57,21 +58,26 @@ class RegisteredFunction:
         return [(t["event"], t.get("expression")) for t in found if t.get("event")]
 
 
+Watch = tuple[RegisteredFunction, str | None]
+
 Condition = Program | None
 """None stands for an expression that doesn't compile here: it never matches, and is an error each time."""
 
 
 @dataclass(slots=True)
 class Route:
-    """Who wants events of one name. `by_value`: path → value → functions that want just that value."""
+    """Who wants events of one name.
+
+    `by_value`: path → value → functions that want just that value, each with the `data.fn_id` it asks for as well, if it does.
+    """
 
     name_bytes: int
     always: list[RegisteredFunction] = field(default_factory=list[RegisteredFunction])
     filtered: list[tuple[RegisteredFunction, list[Condition]]] = field(
         default_factory=list[tuple[RegisteredFunction, list[Condition]]]
     )
-    by_value: dict[str, dict[str, list[RegisteredFunction]]] = field(
-        default_factory=dict[str, dict[str, list[RegisteredFunction]]]
+    by_value: dict[str, dict[str, list[Watch]]] = field(
+        default_factory=dict[str, dict[str, list[Watch]]]
     )
 
     @property
@@ -103,7 +109,9 @@ class Route:
             seen = {function.number for function, outcome in found if outcome == STARTED}
             for path, values in self.by_value.items():
                 value = lookup(path, fields())
-                for function in values.get(value, ()) if isinstance(value, str) else ():
+                for function, fn in values.get(value, ()) if isinstance(value, str) else ():
+                    if fn is not None and fn != lookup("data.fn_id", fields()):
+                        continue
                     if function.number not in seen:
                         seen.add(function.number)
                         found.append((function, STARTED))
@@ -180,7 +188,7 @@ def _place(
         simple = _ONE_FUNCTION.fullmatch(text) if internal else None
         if simple is not None:
             values = route.by_value.setdefault(simple[1], {})
-            values.setdefault(simple[3], []).append(function)
+            values.setdefault(simple[3], []).append((function, simple[5]))
         else:
             rest.append(_compiled(function, text))
     if rest:

@@ -17,7 +17,7 @@ from stepwell_engine.store.scripts import load
 When = Literal["before", "after"]
 
 CALLS: Final = frozenset(
-    b"EVALSHA EVAL BLPOP LPOP XREADGROUP XAUTOCLAIM XGROUP XACK XDEL HGETALL HMGET".split()
+    b"EVALSHA EVAL BLPOP LPOP XREADGROUP XGROUP XACK XDEL HGETALL HMGET".split()
 )
 # Whatever the heartbeat's thread is doing, it happens at no fixed place of the program.
 _NOT_COUNTED: Final = frozenset({load("renew").sha.encode()})
@@ -61,7 +61,7 @@ def _command(buffer: bytearray) -> tuple[int, list[bytes]] | None:
     return at, words
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Link:
     """One connection of the victim, and how far its replies are."""
 

@@ -218,6 +218,12 @@ async def test_an_end_is_an_event_for_who_asks(one: World) -> None:
             "other-failure": config(
                 ("inngest/function.failed", "event.data.function_id == 'shop-other'")
             ),
+            "local-failure": config(
+                (
+                    "inngest/function.failed",
+                    "event.data.function_id == 'shop-ship' && event.data.fn_id == 'other'",
+                )
+            ),
         },
     )
     async with coordinator(one) as c:
@@ -235,6 +241,7 @@ async def test_an_end_is_an_event_for_who_asks(one: World) -> None:
             data = unpack(leased.fields[b"e"][26:])[5]
             assert data["function_id"] == "shop-ship"
             assert data["fn_id"] == "ship"
+            assert data["app_id"] == "shop"
             assert data["run_id"] == item.run_id
             assert data["error"] == payload
             assert data["event"]["id"] == event

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.support import shard as ops
+from tests.support import shard as spelling
 from tests.support.audit import assert_sound
 from tests.support.model import ENDED, Model, Run
 from tests.support.shard import LOST, Shard, step
@@ -24,6 +24,7 @@ TICK = 100_000
 STEPS = st.sampled_from("abcde")
 DELAYS = st.sampled_from([TICK // 2, TICK * 3 // 2])
 PICK = st.integers(0, 1_000)
+OPS = st.lists(st.tuples(st.sampled_from("dzwgirPx"), STEPS, DELAYS), max_size=3)
 WORKERS = st.sampled_from(["w1", "w2"])
 MOST = 2
 
@@ -48,6 +49,8 @@ class Machine(RuleBasedStateMachine):
                          grace_ms=TICK // 2)  # fmt: skip
 
         self.shard = self.loop.run(opened())
+        for number in "112":
+            self.create(number, 0, 0)
 
     def teardown(self) -> None:
         if hasattr(self, "shard"):
@@ -85,18 +88,62 @@ class Machine(RuleBasedStateMachine):
             )
         self.held += found
 
-    @precondition(lambda self: self.held)
     @rule(
         pick=PICK,
-        kinds=st.lists(st.tuples(st.sampled_from("dzwgirPx"), STEPS, DELAYS), max_size=3),
-        clause=st.sampled_from(["N", "S", "S", "Fc", "Ff", "Fk", "R", "Y"]),
+        kinds=OPS,
+        clause=st.sampled_from(["N", "N", "S", "S", "Fc", "Ff", "Fk", "R", "Y"]),
         delay=DELAYS,
         fresh=st.booleans() | st.just(True),
+        worker=WORKERS,
     )
-    def commit(
-        self, pick: int, kinds: list[tuple[str, str, int]], clause: str, delay: int, fresh: bool
+    def work(
+        self,
+        pick: int,
+        kinds: list[tuple[str, str, int]],
+        clause: str,
+        delay: int,
+        fresh: bool,
+        worker: str,
     ) -> None:
-        item = self.held[-1 - pick % min(len(self.held), 6)]
+        """A commit of an entry that is on, begun now when there is none."""
+        if not self.live():
+            self.lease(worker, 1, 1)
+        if live := self.live():
+            self.commit(live[pick % len(live)], kinds, clause, delay, fresh)
+
+    @rule(kinds=OPS, pick=PICK)
+    def plan(self, kinds: list[tuple[str, str, int]], pick: int) -> None:
+        """A root plans steps, goes on or parks, and one of them begins."""
+        if not self.live():
+            self.lease("w1", 1, 0)
+        if live := [item for item in self.live() if not item.step]:
+            root = live[pick % len(live)]
+            self.commit(root, [("P", "a", 0), ("P", "b", 0), *kinds], "NS"[pick % 2], 0, True)
+            self.lease("w2", 2, 0)
+
+    @precondition(lambda self: self.held)
+    @rule(pick=PICK, kinds=OPS, clause=st.sampled_from(["N", "S", "Fc", "Fk", "R", "Y"]))
+    def late(self, pick: int, kinds: list[tuple[str, str, int]], clause: str) -> None:
+        """A commit of any entry there ever was."""
+        self.commit(self.held[pick % len(self.held)], kinds, clause, TICK // 2, True)
+
+    def live(self) -> list[Leased]:
+        """The entries whose lease is still theirs."""
+        return [
+            item
+            for item in self.held
+            if (run := self.model.runs.get(item.run_id))
+            and run.items[item.step].token == item.token
+        ]
+
+    def commit(
+        self,
+        item: Leased,
+        kinds: list[tuple[str, str, int]],
+        clause: str,
+        delay: int,
+        fresh: bool,
+    ) -> None:
         letter, to = clause[0], clause[1:]
         run = self.model.runs.get(item.run_id)
         if item.step:
@@ -135,13 +182,13 @@ class Machine(RuleBasedStateMachine):
                 continue
             used.add(name)
             spelled: dict[str, tuple[Arg, ...]] = {
-                "d": ops.done(name, f"r {name}".encode()),
-                "z": ops.sleep(name, delay),
-                "w": ops.wait(name, "app/x", delay, path=name),
-                "g": ops.signal(name, delay),
-                "i": ops.invoke(name, delay),
-                "r": ops.failed(name, delay),
-                "P": ops.planned(name),
+                "d": spelling.done(name, f"r {name}".encode()),
+                "z": spelling.sleep(name, delay),
+                "w": spelling.wait(name, "app/x", delay, path=name),
+                "g": spelling.signal(name, delay),
+                "i": spelling.invoke(name, delay),
+                "r": spelling.failed(name, delay),
+                "P": spelling.planned(name),
                 "x": ("x", key),
             }
             args += spelled[kind]
@@ -239,7 +286,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[type[Machine]]:
 def test_random_sequences(machine: type[Machine]) -> None:
     case = machine.TestCase
     case.settings = settings(
-        max_examples=120,
+        max_examples=60 if machine.strict else 20,
         stateful_step_count=40,
         deadline=None,
         database=None,

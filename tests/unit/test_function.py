@@ -170,7 +170,10 @@ def test_on_failure_is_a_function_of_its_own():
     assert failure.name == "Fulfil (failure)"
     assert failure.retries.attempts == 2
     assert failure.triggers == (
-        TriggerEvent("inngest/function.failed", "event.data.function_id == 'shop-fulfil'"),
+        TriggerEvent(
+            "inngest/function.failed",
+            "event.data.function_id == 'shop-fulfil' && event.data.fn_id == 'fulfil'",
+        ),
     )
     with pytest.raises(ConfigError, match="'fulfil-failure' already"):
         client.create_function(fn_id="fulfil-failure")(handler)
@@ -189,7 +192,9 @@ def test_a_quote_in_an_id_stays_in_its_string():
     client = Client()
     client.create_function(fn_id="it's \\ here", on_failure=handler)(handler)
     (trigger,) = client.functions["it's \\ here-failure"].triggers
-    assert trigger.expression == r"event.data.function_id == 'shop-it\'s \\ here'"
+    assert trigger.expression == (
+        r"event.data.function_id == 'shop-it\'s \\ here' && event.data.fn_id == 'it\'s \\ here'"
+    )
 
 
 @pytest.mark.parametrize(

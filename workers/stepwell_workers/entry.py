@@ -94,7 +94,7 @@ class Entry:
             value = await self._call(ctx)
         except asyncio.CancelledError:
             if not self.closing:
-                return await self._end(outcome.self_cancelled(), None)
+                return await self._end(outcome.self_cancelled(self))
             if self.root is not None:
                 self.root.uncancel()
             return await self._closed()

@@ -66,11 +66,9 @@ def of_error(entry: "Entry", error: BaseException) -> Outcome:
     return Outcome(("F", "f", failed, tried), "f", error, verdict.quiet)
 
 
-def self_cancelled() -> Outcome:
-    """The function's own code cancelled its task."""
-    error = StepwellError("the function's task was cancelled by its own code, not by Stepwell")
-    payload = attempts.payload(error)
-    return Outcome(("F", "f", pack(payload, where="error"), b""), "f", error)
+def self_cancelled(entry: "Entry") -> Outcome:
+    """The function's own code cancelled its task, or the process's loop is being torn down: it is tried again."""
+    return of_error(entry, StepwellError("the function's task was cancelled, and not by Stepwell"))
 
 
 def cancelled(packed: bytes) -> Outcome:

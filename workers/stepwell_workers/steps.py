@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell import ids
 from stepwell.context import STEP_ATTEMPT
-from stepwell.errors import SignalConflictError, StepNestedError
+from stepwell.errors import SignalConflictError, StepNestedError, StepwellError
 from stepwell.events import Event, decode_event
 from stepwell.runtime import UNSET, Invoke, SignalWait, Wait
 from stepwell.serde.values import pack, unpack
@@ -358,6 +358,9 @@ class Steps:
                 return await handler(*args)
             value = await self.entry.services.threads.run(handler, *args)
             return await value if inspect.isawaitable(value) else value
+        except SystemExit as exit_:
+            # In a task of its own it would end the worker.
+            raise StepwellError(f"the step called sys.exit({exit_.code!r})") from exit_
         except asyncio.CancelledError:
             if name.key in self.timed_out and not self.entry.closing:
                 self.timed_out.discard(name.key)

@@ -96,6 +96,9 @@ class SyncSteps:
         """Register what a step waits for, and the exception that unwinds the handler."""
         with self._lock:
             self.steps.last_parked = name.step_id
+            branch = BRANCH.get()
+            if branch is not None:
+                branch.parked.append(name)
             self.entry.journal.held.extend(ops)
             self.suspended = True
         return Suspend()
@@ -306,6 +309,8 @@ class SyncSteps:
             self._await(
                 self.steps.record_race(name, memo.done("race", RACE, now, now, 0, first), losing)
             )
+        # The losers parked, and nobody waits for them any more.
+        self.suspended = False
         value, error = results.rows[first]
         if error is not None:
             raise error

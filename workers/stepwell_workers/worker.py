@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from stepwell.clock import Clock
 from stepwell.errors import ConfigError, StepwellError
 from stepwell.function import Function
+from stepwell.serde.values import pack
 from stepwell_engine import expressions, registry
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import Leased, Transitions
+from stepwell_workers import attempts
 from stepwell_workers.control import control_groups, control_loop
 from stepwell_workers.counters import Counters
 from stepwell_workers.entry import CANCEL, LOST, YIELD, Entry
@@ -204,10 +206,9 @@ class Worker:
             logger.exception(
                 "run %s: the entry was given up; its lease will run out", leased.run_id
             )
-        except Exception:
-            logger.exception(
-                "run %s: a fault of Stepwell's own; the entry was given up", leased.run_id
-            )
+        except Exception as error:
+            logger.exception("run %s: a fault of Stepwell's own; the run is failed", leased.run_id)
+            await self._give_up(shard, leased, error)
         finally:
             self._heartbeat.drop(item, leased.token)
             if self._entries.get(item) is entry:
@@ -217,15 +218,26 @@ class Worker:
             if not self._entries:
                 self._idle.set()
 
+    async def _give_up(self, shard: Transitions, leased: Leased, error: Exception) -> None:
+        """An entry that can't be run would come back for ever: its run ends."""
+        fault = StepwellError(f"the worker could not run it: {type(error).__name__}: {error}")
+        failed = pack(attempts.payload(fault), where="error")
+        try:
+            await shard.commit(leased.run_id, leased.step, leased.token, 0, ("F", "f", failed))
+        except Exception:
+            logger.exception(
+                "run %s: nor could it be failed; its lease will run out", leased.run_id
+            )
+
     async def _refuse(self, shard: Transitions, leased: Leased) -> None:
         """A run of a function this process doesn't have (an older deployment): give it back for a while."""
         logger.warning(
             "run %s is of a function this worker does not have; it goes back into the queue",
             leased.run_id,
         )
-        attempts = leased.fields.get(b"t:" + leased.step.encode(), b"")
+        tried = leased.fields.get(b"t:" + leased.step.encode(), b"")
         await shard.commit(
-            leased.run_id, leased.step, leased.token, 0, ("R", UNKNOWN_DELAY_MS, attempts)
+            leased.run_id, leased.step, leased.token, 0, ("R", UNKNOWN_DELAY_MS, tried)
         )
 
     # --- messages, lost leases, time limits ---

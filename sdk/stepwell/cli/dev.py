@@ -86,7 +86,9 @@ def start_server(data: Path, port: int) -> "EmbeddedServer":
     tries = [port] if port else [_remembered(remembered), PORT, None]
     for index, each in enumerate(tries):
         try:
-            server = EmbeddedServer(directory=(data / "server").resolve(), port=each, appendonly=True)
+            server = EmbeddedServer(
+                directory=(data / "server").resolve(), port=each, appendonly=True
+            )
         except EmbeddedServerError as error:
             if "in use" not in str(error).lower() or index == len(tries) - 1:
                 raise
