@@ -1,11 +1,10 @@
 """One shard's timer: calls due.lua when something is due, when told to look, and every few seconds anyway."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 from stepwell.errors import INVOKE_TIMEOUT_NAME, InvokeTimeoutError, RunCancelledError
 from stepwell_engine.fanout import packed_error
-from stepwell_engine.loop import time_ms
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.recovery import Recovery
 from stepwell_engine.store.store import Store
@@ -52,19 +51,14 @@ class Timer:
 
     async def _look(self) -> float:
         """One call of due.lua; milliseconds until the next."""
-        root = self._shard.keys.root
-        clock: asyncio.Future[Any] = self._store.server.call(root, "TIME")
-        reply, time = await asyncio.gather(
-            self._shard.due(
-                limit=_LIMIT,
-                horizon_ms=HORIZON_MS,
-                timeout_error=self._timed_out,
-                cancelled_error=self._cancelled,
-            ),
-            clock,
+        reply = await self._shard.due(
+            limit=_LIMIT,
+            horizon_ms=HORIZON_MS,
+            timeout_error=self._timed_out,
+            cancelled_error=self._cancelled,
         )
         # The server's clock is the one that decides; ours may differ.
-        now: int = time_ms(time) + self._store.clock.offset_ms
+        now = reply.now_ms
         if reply.handled:
             self._metrics.timer_lateness.observe(reply.late_ms / 1000)
         if reply.next_expiry is not None and reply.next_expiry <= now:

@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from stepwell.serde.values import unpack
 from stepwell_workers import memo
+from stepwell_workers.ledger import BRANCH, Branch
 from stepwell_workers.memo import StepName
 
 if TYPE_CHECKING:
     from stepwell_workers.steps import Steps
 
 RACE = "stepwell race"
-
-
-class Branch:
-    """One racer: the steps it parked, and whether it has lost."""
-
-    __slots__ = ("lost", "parked")
-
-    def __init__(self) -> None:
-        self.lost = False
-        self.parked: list[StepName] = []
 
 
 async def _call(branch: Callable[[], Any]) -> Any:
@@ -45,8 +36,6 @@ async def race(steps: "Steps", callables: Sequence[Callable[[], Any]]) -> Any:
 
     On replay every branch is entered again (so that repeated step ids keep their counters), but only the winner may go on.
     """
-    from stepwell_workers.steps import BRANCH
-
     name, record = steps.begin(RACE)
     winner = None if record is None else memo.read(record, RACE, unpack)
     branches = [Branch() for _ in callables]

@@ -16,7 +16,7 @@ from stepwell_workers.memo import StepName
 
 if TYPE_CHECKING:
     from stepwell_workers.entry import Entry
-    from stepwell_workers.steps import Steps
+    from stepwell_workers.ledger import Ledger
 
 # Where waits without an equality live in the index, and those that can never match.
 ANY_VALUE = b"\x00" + b"0" * 16
@@ -62,7 +62,7 @@ def check_state(entry: "Entry", record: bytes) -> None:
     over("the recorded steps of one run", size, limits.run_state, "run_state")
 
 
-def flush_due(entry: "Entry", steps: "Steps") -> bool:
+def flush_due(entry: "Entry", steps: "Ledger") -> bool:
     """Has the oldest buffered step waited longer than `max_interval`?"""
     interval = entry.checkpointing.max_interval_ms
     now = entry.services.monotonic()

@@ -21,10 +21,11 @@ from stepwell.serde.values import pack, unpack
 from stepwell.step import StepSync
 from stepwell_workers import attempts, memo, outgoing
 from stepwell_workers.entry import SUSPEND, YIELD, Entry
-from stepwell_workers.groups import RACE, Branch
+from stepwell_workers.groups import RACE
+from stepwell_workers.ledger import BRANCH, Branch
 from stepwell_workers.memo import StepName
 from stepwell_workers.parking import IN_STEP
-from stepwell_workers.steps import BRANCH, PLAIN, read_event, signal_ops
+from stepwell_workers.steps import PLAIN, read_event, signal_ops
 
 if TYPE_CHECKING:
     from stepwell_engine.store.transitions import Arg

@@ -89,6 +89,7 @@ class DueReply:
     late_ms: int
     next_due: float | None
     next_expiry: float | None
+    now_ms: int
 
 
 class Transitions:
@@ -227,9 +228,8 @@ class Transitions:
         r = await self._call(
             "due", self._clock.offset_ms, limit, horizon_ms, timeout_error, cancelled_error
         )
-        return DueReply(
-            int(r[0]), int(r[1]), float(r[2]) if r[2] else None, float(r[3]) if r[3] else None
-        )
+        next_due, next_expiry = (float(at) if at else None for at in r[2:4])
+        return DueReply(int(r[0]), int(r[1]), next_due, next_expiry, int(r[4]))
 
     async def renew(
         self, worker: str, items: Iterable[tuple[str, str]], *, alive_ms: int, lease_ms: int

@@ -1,7 +1,7 @@
 -- due.lua  What is due happens: sleeps and timeouts complete their step, retries and future starts are queued, cancels' grace ends.
 -- KEYS root
 -- ARGV offset limit horizon invoke_timeout_error cancelled_error
--- Returns {handled, lateness of the oldest in ms, next due or '', first lease expiry or ''} and says in `wake` when the caller means to look again: at the
+-- Returns {handled, lateness of the oldest in ms, next due or '', first lease expiry or '', now} and says in `wake` when the caller means to look again: at the
 -- next due time or `horizon` ms from now. Another coordinator's later word may overwrite an earlier one: both still look when they
 -- said they would, so an item before the later word has at least one of them or a wake entry.
 --- include finish
@@ -54,4 +54,4 @@ local head = redis.call('ZRANGE', k_due(), 0, 0, 'WITHSCORES')[2]
 local lease = redis.call('ZRANGE', k_leases(), 0, 0, 'WITHSCORES')[2]
 local horizon = NOW + tonumber(ARGV[3])
 redis.call('SET', k_wake(), head and math.min(tonumber(head), horizon) or horizon)
-return { #items / 2, late, head or '', lease or '' }
+return { #items / 2, late, head or '', lease or '', NOW_S }
