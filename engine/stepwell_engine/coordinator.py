@@ -27,7 +27,9 @@ from stepwell_engine.store.store import Store
 from stepwell_engine.timers import Timer
 
 _STOP_GRACE: Final = 5.0
-_CLAIM_EVERY: Final = 3  # times in the idle time after which entries are claimed
+# Claims in the idle time after which entries are claimed: fewer with many shards, since each costs two commands a shard.
+_CLAIMS: Final = 3
+_FORGET_MS: Final = 600_000
 
 logger = logging.getLogger("stepwell.coordinator")
 
@@ -42,7 +44,7 @@ class Settings:
 
     block_ms: int = 5_000
     claim_ms: int = 15_000
-    sweep_every_ms: int = 30_000
+    sweep_every_ms: int = 60_000
     sample_every_ms: int = 10_000
 
 
@@ -162,9 +164,11 @@ class Coordinator:
     async def _serve(self) -> None:
         loops = [Loop("timer", timer.turn, self.metrics) for timer in self._timers]
         self._polls = [Loop("reading", reader.read, self.metrics) for reader in self._readers]
-        claim_every = self._settings.claim_ms / _CLAIM_EVERY
+        claim_every = self._settings.claim_ms * min(len(self._timers), _CLAIMS) / _CLAIMS
         loops += [self._every("claiming", r.claim, claim_every) for r in self._readers]
         loops.append(self._every("sweeping", self._upkeep, self._settings.sweep_every_ms))
+        forget = partial(self._retention.forget_consumers, self.id)
+        loops.append(self._every("forgetting", forget, _FORGET_MS))
         loops.append(self._every("sampling", self._sample, self._settings.sample_every_ms))
         async with asyncio.TaskGroup() as group:
             for loop in (*loops, *self._polls):
@@ -181,7 +185,6 @@ class Coordinator:
         if self._store.server.is_cluster:
             self._matcher.skew_us = await self._skew_us()
         await self._retention.sweep()
-        await self._retention.forget_consumers(self.id)
 
     async def _sample(self) -> None:
         loop = asyncio.get_running_loop()

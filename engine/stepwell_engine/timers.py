@@ -22,10 +22,9 @@ class Timer:
     Any number of timers of a shard may run, in as many processes. `poke` makes it look now.
     """
 
-    __slots__ = ("_cancelled", "_metrics", "_recovery", "_shard", "_store", "_timed_out", "_woken")
+    __slots__ = ("_cancelled", "_metrics", "_recovery", "_shard", "_timed_out", "_woken")
 
     def __init__(self, store: Store, shard: int, recovery: Recovery, metrics: Metrics) -> None:
-        self._store = store
         self._shard = store.shards[shard]
         self._recovery = recovery
         self._metrics = metrics

@@ -4,6 +4,8 @@ What users import is here; everything else in `stepwell` may move. The engine (`
 loaded when a client first talks to Redis, so importing this starts nothing.
 """
 
+from types import FunctionType as _FunctionType
+
 from stepwell.checkpointing import Checkpointing
 from stepwell.client import Client
 from stepwell.context import Context, ContextSync
@@ -75,3 +77,14 @@ __all__ = [
     "TriggerEvent",
     "reference_function",
 ]
+
+
+def _publish() -> None:
+    """Let tracebacks, reprs and pickles name things as users import them, wherever they are defined."""
+    for name in __all__:
+        value = globals()[name]
+        if isinstance(value, type | _FunctionType):
+            value.__module__ = __name__
+
+
+_publish()

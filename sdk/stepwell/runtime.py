@@ -15,6 +15,10 @@ class _Unset:
     def __repr__(self) -> str:
         return "UNSET"
 
+    def __reduce__(self) -> str:
+        # There is one, which code compares with `is`: a copy must be it.
+        return "UNSET"
+
 
 UNSET: Any = _Unset()
 

@@ -130,16 +130,38 @@ class Step:
             step_id, check.name(signal, "signal"), data, check.hold(hold)
         )
 
+    @overload
     def invoke(
         self,
         step_id: str,
         *,
-        function: Function[T] | FunctionReference,
+        function: Function[T],
         data: Mapping[str, object] | None = None,
         timeout: Duration | None = None,
         v: str | None = None,
         cancel_child: bool = False,
-    ) -> Coroutine[Any, Any, T]:
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
+    def invoke(
+        self,
+        step_id: str,
+        *,
+        function: FunctionReference,
+        data: Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+        v: str | None = None,
+        cancel_child: bool = False,
+    ) -> Coroutine[Any, Any, Any]: ...
+    def invoke(
+        self,
+        step_id: str,
+        *,
+        function: Function[Any] | FunctionReference,
+        data: Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+        v: str | None = None,
+        cancel_child: bool = False,
+    ) -> Coroutine[Any, Any, Any]:
         """Call another function and wait for its result, holding nothing meanwhile.
 
         Raises `StepError` when it fails, is cancelled, is unknown, or `timeout` (default 366 days) passes; it is not retried.
@@ -223,21 +245,40 @@ class StepSync:
             step_id, check.name(signal, "signal"), data, check.hold(hold)
         )
 
+    @overload
     def invoke(
         self,
         step_id: str,
         *,
-        function: Function[T] | FunctionReference,
+        function: Function[T],
         data: Mapping[str, object] | None = None,
         timeout: Duration | None = None,
         v: str | None = None,
         cancel_child: bool = False,
-    ) -> T:
+    ) -> T: ...
+    @overload
+    def invoke(
+        self,
+        step_id: str,
+        *,
+        function: FunctionReference,
+        data: Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+        v: str | None = None,
+        cancel_child: bool = False,
+    ) -> Any: ...
+    def invoke(
+        self,
+        step_id: str,
+        *,
+        function: Function[Any] | FunctionReference,
+        data: Mapping[str, object] | None = None,
+        timeout: Duration | None = None,
+        v: str | None = None,
+        cancel_child: bool = False,
+    ) -> Any:
         """As `Step.invoke`."""
-        result: T = self._runtime.invoke(
-            step_id, check.invoke(function, data, timeout, v, cancel_child)
-        )
-        return result
+        return self._runtime.invoke(step_id, check.invoke(function, data, timeout, v, cancel_child))
 
     def invoke_by_id(
         self,

@@ -153,6 +153,8 @@ class Proxy:
                 if due is not None and due.when == "before":
                     self._fire(link)
                     return
+                if link.server.is_closing():
+                    return
                 link.server.write(raw)
                 link.sent += 1
                 if due is not None:
@@ -181,6 +183,8 @@ class Proxy:
             if link.awaited and link.answered >= link.awaited:
                 # What was applied is known to the server alone.
                 self._fire(link)
+                return
+            if link.client.is_closing():
                 return
             link.client.write(chunk)
             await link.client.drain()

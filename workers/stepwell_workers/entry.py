@@ -94,7 +94,9 @@ class Entry:
             value = await self._call(ctx)
         except asyncio.CancelledError:
             if not self.closing:
-                return await self._end(outcome.self_cancelled(self))
+                if self.root is not None:
+                    self.root.uncancel()
+                return await self._end(outcome.interrupted(self))
             if self.root is not None:
                 self.root.uncancel()
             return await self._closed()
@@ -205,7 +207,8 @@ class Entry:
 
     def _flush_held(self) -> None:
         if self.closing == SUSPEND and self.journal.held:
-            self.services.spawn(self.journal.go_on(()))
+            # What was buffered came first: a timer must not be remembered without it.
+            self.services.spawn(self.journal.go_on(self.steps.take_buffer()))
 
     def adopt(self, task: "asyncio.Task[Any]") -> None:
         """A task was made by the run's code (parking.TaskOwner)."""

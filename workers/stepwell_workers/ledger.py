@@ -49,7 +49,6 @@ class Ledger:
     __slots__ = (
         "active",
         "buffer",
-        "buffer_since",
         "buffered",
         "candidates",
         "counts",
@@ -61,7 +60,9 @@ class Ledger:
         "mode",
         "parked",
         "recorded",
+        "registering",
         "timed_out",
+        "timer",
         "unseen",
         "yielding",
     )
@@ -72,6 +73,7 @@ class Ledger:
         self.journal = entry.journal
         self.counts: dict[str, int] = {}
         self.parked: dict[str, Parked] = {}
+        self.registering: list[Parked] = []
         self.candidates: dict[str, tuple[StepName, str]] = {}
         self.executing = 0
         self.active: dict[str, tuple[float, asyncio.Task[Any]]] = {}
@@ -81,7 +83,7 @@ class Ledger:
         self.mode = "race"
         self.buffer: list[Arg] = []
         self.buffered = 0
-        self.buffer_since = 0.0
+        self.timer: asyncio.TimerHandle | None = None
         first = b"sa" not in self.fields
         self.recorded = 0 if first else memo.count_records(self.fields)
         self.unseen = self.recorded
@@ -151,9 +153,11 @@ class Ledger:
         self, name: StepName, ops: Sequence[Arg] = (), *, registered: bool = False
     ) -> bytes | None:
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        self.parked[name.key] = Parked(name, future, registered)
+        self.parked[name.key] = parked = Parked(name, future, registered)
         self.last_parked = name.step_id
-        self.journal.held.extend(ops)
+        if ops:
+            self.journal.held.extend(ops)
+            self.registering.append(parked)
         branch = BRANCH.get()
         if branch is not None:
             branch.parked.append(name)
@@ -182,12 +186,8 @@ class Ledger:
 
     async def flush_held(self) -> None:
         """Write timers and waits of parked steps now, because other branches go on."""
-        waiting = [p for p in self.parked.values() if not p.registered]
-        if not self.journal.held:
-            return
-        self.goes_on(await self.journal.go_on(self.take_buffer()))
-        for parked in waiting:
-            parked.registered = True
+        if self.journal.held:
+            await self._write()
 
     def plan_or_execute(self) -> None:
         """All branches wait: a lone step is executed here, several become queue items of their own."""
@@ -218,8 +218,41 @@ class Ledger:
 
     def take_buffer(self) -> list[Arg]:
         """The operations not yet sent."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
         buffer, self.buffer, self.buffered = self.buffer, [], 0
         return buffer
+
+    async def _write(self, ops: Sequence[Arg] = ()) -> None:
+        """Commit what is buffered, what is held, and `ops`; the entry goes on."""
+        registering, self.registering = self.registering, []
+        self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
+        for parked in registering:
+            parked.registered = True
+
+    async def flush(self) -> None:
+        """Make the buffered steps durable: before others can see what came after them."""
+        if self.buffer:
+            await self._write()
+
+    def _buffer(self, ops: Sequence[Arg]) -> bool:
+        """Keep a finished step for a later write; True when it is time for that."""
+        settings = self.entry.checkpointing
+        self.buffer += ops
+        self.buffered += 1
+        if self.buffered >= settings.buffered_steps:
+            return True
+        if self.timer is None and settings.max_interval_ms is not None:
+            loop = asyncio.get_running_loop()
+            self.timer = loop.call_later(settings.max_interval_ms / 1000, self._waited)
+        return False
+
+    def _waited(self) -> None:
+        """A buffered step has waited for `max_interval`."""
+        self.timer = None
+        if not self.entry.closing:  # else the last commit takes the buffer along
+            self.entry.services.spawn(self.flush())
 
     async def record(
         self, name: StepName, record: bytes, attempts_blob: bytes = b"", events: Sequence[Arg] = ()
@@ -235,14 +268,11 @@ class Ledger:
         ops: tuple[Arg, ...] = ("d", name.key, record, attempts_blob, len(events) // 5, *events)
         if entry.target:
             return await self._record_target(ops)
-        if buffering and not events and not entry.suspect:
-            self.buffer += ops
-            self.buffered += 1
-            full = self.buffered >= entry.checkpointing.buffered_steps
-            if not full and not outgoing.flush_due(entry, self):
-                return None
-            ops = ()
-        return self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
+        if buffering and not (events or attempts_blob or entry.suspect):
+            if self._buffer(ops):
+                await self._write()
+            return None
+        return await self._write(ops)
 
     async def record_race(self, name: StepName, record: bytes, losing: Sequence[StepName]) -> None:
         """Record who won a race, and remove what its losers wait for."""
@@ -250,7 +280,7 @@ class Ledger:
         ops: list[Arg] = ["d", name.key, record, b"", 0]
         for loser in losing:
             ops += ("x", loser.key)
-        self.goes_on(await self.journal.go_on((*self.take_buffer(), *ops)))
+        await self._write(ops)
 
     async def _record_target(self, ops: tuple[Arg, ...]) -> None:
         """A planned step is done, and with it its item: the root goes on elsewhere."""

@@ -7,7 +7,7 @@ from stepwell.errors import OutputUnserializableError, StepwellError, Unserializ
 from stepwell.serde.values import pack
 from stepwell_engine.store.transitions import Arg
 from stepwell_workers import attempts, memo, outgoing
-from stepwell_workers.errors import StepUnexpectedError, StuckError
+from stepwell_workers.errors import StepTimeoutError, StepUnexpectedError, StuckError
 
 if TYPE_CHECKING:
     from stepwell_workers.entry import Entry
@@ -66,8 +66,11 @@ def of_error(entry: "Entry", error: BaseException) -> Outcome:
     return Outcome(("F", "f", failed, tried), "f", error, verdict.quiet)
 
 
-def self_cancelled(entry: "Entry") -> Outcome:
-    """The function's own code cancelled its task, or the process's loop is being torn down: it is tried again."""
+def interrupted(entry: "Entry") -> Outcome:
+    """The task was cancelled: a sync step ran too long, its own code did it, or the loop is being torn down. It is tried again."""
+    if entry.steps.timed_out:
+        # Its thread can't be stopped; what it still writes is fenced off.
+        return of_error(entry, StepTimeoutError(entry.function.step_timeout_ms))
     return of_error(entry, StepwellError("the function's task was cancelled, and not by Stepwell"))
 
 

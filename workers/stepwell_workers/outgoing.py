@@ -16,7 +16,6 @@ from stepwell_workers.memo import StepName
 
 if TYPE_CHECKING:
     from stepwell_workers.entry import Entry
-    from stepwell_workers.ledger import Ledger
 
 # Where waits without an equality live in the index, and those that can never match.
 ANY_VALUE = b"\x00" + b"0" * 16
@@ -60,15 +59,6 @@ def check_state(entry: "Entry", record: bytes) -> None:
     size = int(entry.fields.get(b"sz") or 0) + len(record)
     entry.fields[b"sz"] = b"%d" % size
     over("the recorded steps of one run", size, limits.run_state, "run_state")
-
-
-def flush_due(entry: "Entry", steps: "Ledger") -> bool:
-    """Has the oldest buffered step waited longer than `max_interval`?"""
-    interval = entry.checkpointing.max_interval_ms
-    now = entry.services.monotonic()
-    if steps.buffered == 1:
-        steps.buffer_since = now
-    return interval is not None and (now - steps.buffer_since) * 1000 >= interval
 
 
 def trigger(entry: "Entry") -> Mapping[str, Any]:

@@ -250,6 +250,7 @@ class Steps(Ledger):
     async def send_signal(self, step_id: str, signal: str, data: Any, hold_ms: int) -> str | None:
         """Send a signal as a step."""
         value = pack(data, where="data")
+        await self.flush()
 
         async def send() -> str | None:
             return await self.entry.services.send_signal(signal, value, hold_ms)
@@ -276,6 +277,7 @@ def read_event(blob: bytes) -> Event:
 
 async def signal_ops(steps: Steps, name: StepName, step_id: str, wait: SignalWait) -> Sequence[Arg]:
     """Reserve a signal's name, then give the wait's registration; in conflict, or with a signal held, the step is recorded at once."""
+    await steps.flush()
     now = steps.entry.services.clock.now_ms()
     taken, held = await steps.entry.services.reserve_signal(steps.entry, name, wait)
     if not taken:

@@ -123,6 +123,7 @@ class SyncSteps:
             if self.entry.function.distribute and not self.entry.target and branch is not None:
                 described = memo.head("run", step_id, self.entry.services.clock.now_ms(), {})
                 raise self._park(name, ("p", name.key, described))
+            self._executing(name, 1)
             try:
                 value, record = self._attempt(name, step_id, handler, args, codec)
             except Exception as error:  # noqa: BLE001 - a step's error is decided on, not handled
@@ -130,8 +131,20 @@ class SyncSteps:
             else:
                 self._await(self.steps.record(name, record))
                 return value
+            finally:
+                self._executing(name, -1)
         value = self.steps.recall(name, record, unpack)
         return value if codec is None else codec.load(value)
+
+    def _executing(self, name: StepName, change: int) -> None:
+        """A drain lets an entry be while a step of it is executed, its record included; the step timeout watches it."""
+        entry = self.entry
+        with self._lock:
+            self.steps.executing += change
+            if change > 0 and entry.root is not None:
+                self.steps.active[name.key] = (entry.services.monotonic(), entry.root)
+            else:
+                self.steps.active.pop(name.key, None)
 
     def _attempt(
         self,
@@ -259,6 +272,8 @@ class SyncSteps:
     def send_signal(self, step_id: str, signal: str, data: Any, hold_ms: int) -> str | None:
         """Send a signal as a step."""
         value = pack(data, where="data")
+        if self.steps.buffer:
+            self._await(self.steps.flush())
 
         def send() -> str | None:
             result: str | None = self._await(

@@ -1,0 +1,80 @@
+"""`python -m tests.chaos.run [--long] [--seed N] [--seconds S]`: a storm of disasters, judged; with --long the whole grid of strikes too.
+
+Prints the seed and the plan, and what would be needed to see a failure again. Ends with 1 when anything was lost, doubled or left behind.
+"""
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from stepwell_engine.embedded import EmbeddedServer
+from tests.chaos.arena import arena
+from tests.chaos.grid import Case, every_case, run_cases
+from tests.chaos.storm import Plan, Report, Storm
+
+SETTLE = 90.0
+
+
+async def storm(plan: Plan, folder: Path) -> tuple[Report, list[str]]:
+    """One storm on a server of its own; its problems."""
+    with EmbeddedServer(
+        directory=folder / "data", appendonly=True, appendfsync="always"
+    ) as server:
+        async with arena(server, folder, lease_ms=1_500) as here:
+            weather = Storm(here, plan)
+            report = await weather.run()
+            problems = await here.verdict(SETTLE)
+            sent = len(here.driver.journal.sent)
+            print(
+                f"  {sent} events accepted, {report.refused} sends refused, "
+                f"{len(here.children)} processes, {dict(report.counts)}"
+            )
+            return report, problems
+
+
+def _show(plan: Plan, report: Report, problems: list[str], folder: Path) -> None:
+    print(f"FAILED: {len(problems)} problems with {plan}; logs, witness and data are in {folder}")
+    print("  disasters: " + "; ".join(report.disasters))
+    for problem in problems[:50]:
+        print("  " + problem)
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """All that was asked for; 0 when all of it ended right."""
+    began = time.monotonic()
+    if arguments.case:
+        tally = await run_cases([Case.parse(arguments.case)])
+        return 1 if tally.failures else 0
+    seconds = arguments.seconds or (240.0 if arguments.long else 35.0)
+    plan = Plan(seed=arguments.seed, seconds=seconds, runs=int(seconds * 25))
+    print(f"storm: {plan}")
+    folder = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))
+    report, problems = await storm(plan, folder)
+    if problems:
+        _show(plan, report, problems, folder)
+    failures = len(problems)
+    if arguments.long:
+        cases = every_case()
+        print(f"every call: {len(cases)} cases")
+        tally = await run_cases(cases)
+        print(f"  {tally.ran} ran, {tally.fired} struck, {len(tally.failures)} failed")
+        failures += len(tally.failures)
+    print(f"{'FAILED' if failures else 'ok'} after {time.monotonic() - began:.0f} s")
+    return 1 if failures else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
+    parser.add_argument("--long", action="store_true", help="thousands of runs, the whole grid")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument("--seconds", type=float, help="how long the storm lasts")
+    parser.add_argument("--case", help='one case of the grid, e.g. "steps worker 7 after kill"')
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(_arguments())))
