@@ -38,15 +38,13 @@ class Arena:
         self.children.append(child)
         return child
 
-    async def verdict(self, timeout: float = SETTLED_WITHIN) -> list[str]:
+    async def verdict(self, within: float = SETTLED_WITHIN) -> list[str]:
         """Wait for the end and judge; [] = all is right."""
         problems: list[str] = []
-        if not await oracle.settle(self.store, self.driver.journal, timeout):
-            problems.append(f"not everything had ended after {timeout:g} s")
+        if not await oracle.settle(self.store, self.driver.journal, within):
+            problems.append(f"not everything had ended after {within:g} s")
         lines = witness.read(self.place.witness)
-        found = await oracle.verify(
-            self.store, self.driver.journal, lines, stalled=self.stalled
-        )
+        found = await oracle.verify(self.store, self.driver.journal, lines, stalled=self.stalled)
         return problems + found
 
 

@@ -1,4 +1,4 @@
-"""Every call is a place to die: scenario × victim × n-th call × before or after × killed or only cut off."""
+"""Every call is a place to die: scenarios by victims by calls, before or after, killed or only cut off."""
 
 import asyncio
 import random

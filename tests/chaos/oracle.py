@@ -19,7 +19,7 @@ ENDED: Final = (b"c", b"f", b"k")
 
 
 @dataclass(frozen=True, slots=True)
-class Final_:
+class Ended:
     """A run as its hash has it at the end."""
 
     run: str
@@ -47,12 +47,12 @@ class Final_:
         return found
 
 
-async def settle(store: Store, journal: Journal, timeout: float) -> bool:
+async def settle(store: Store, journal: Journal, within: float) -> bool:
     """Wait until all that was journalled has come to runs, all runs have ended and nothing is owed."""
     wanted = Counter[str]()
     for name, _ in journal.sent.values():
         wanted.update(runs_of(name))
-    end = time.monotonic() + timeout
+    end = time.monotonic() + within
     while time.monotonic() < end:
         try:
             if await _quiet(store, wanted.total()):
@@ -81,11 +81,11 @@ async def _quiet(store: Store, wanted: int) -> bool:
     return owed == 0 and runs == ended >= wanted
 
 
-async def finals(store: Store) -> list[Final_]:
+async def finals(store: Store) -> list[Ended]:
     """Every run of the namespace."""
     registry = Registry(store)
     await registry.refresh()
-    found: list[Final_] = []
+    found: list[Ended] = []
     for shard in store.shards:
         keys, call = shard.keys, store.server.call
         cursor, names = b"0", set[bytes]()
@@ -103,7 +103,7 @@ async def finals(store: Store) -> list[Final_]:
             blob = fields.get(b"e", b"")
             data = dict(blob_event(blob, 0).data) if blob else {}
             found.append(
-                Final_(
+                Ended(
                     name.decode().rpartition(":")[2],
                     function.fn if function else "?",
                     blob[:26].decode(),
@@ -143,7 +143,7 @@ async def verify(
     return problems
 
 
-def _outcomes(runs: Sequence[Final_], journal: Journal) -> list[str]:
+def _outcomes(runs: Sequence[Ended], journal: Journal) -> list[str]:
     """Each event whose send returned has exactly its runs; no run comes from nowhere."""
     problems: list[str] = []
     by_event: dict[str, Counter[str]] = defaultdict(Counter)
@@ -170,7 +170,7 @@ def _outcomes(runs: Sequence[Final_], journal: Journal) -> list[str]:
     return problems
 
 
-def _run(run: Final_) -> list[str]:
+def _run(run: Ended) -> list[str]:
     where = f"run {run.run} of {run.fn}"
     want = STATUS.get(run.fn, "c")
     if run.status != want:
@@ -192,7 +192,7 @@ def _run(run: Final_) -> list[str]:
 
 
 def _steps(
-    run: Final_,
+    run: Ended,
     seen: dict[tuple[str, str], list[Line]],
     entered: dict[tuple[str, str], int],
     stalled: Collection[int],

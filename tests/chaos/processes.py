@@ -6,10 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess, parent_process
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from stepwell_engine.coordinator import Coordinator, Settings
 from stepwell_engine.store.store import Store
@@ -65,10 +66,9 @@ class Child:
     def alive(self) -> bool:
         return self._process.is_alive()
 
-    @property
-    def sentinel(self) -> int:
-        """Readable once the process is gone."""
-        return self._process.sentinel
+    def wait(self) -> None:
+        """Until it is gone."""
+        self._process.join()
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone. Idempotent."""
@@ -124,11 +124,12 @@ async def _coordinator(place: Place) -> None:
     await _patiently(start)
 
 
-async def _patiently(start: Any) -> None:
+async def _patiently(start: Callable[[], Awaitable[None]]) -> None:
     """A supervisor would start a process again that could not connect."""
     while True:
         try:
-            return await start()
+            await start()
+            return
         except Exception:
             logging.getLogger("chaos").exception("the process could not start; again")
             await asyncio.sleep(0.2)

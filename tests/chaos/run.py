@@ -21,9 +21,7 @@ SETTLE = 90.0
 
 async def storm(plan: Plan, folder: Path) -> tuple[Report, list[str]]:
     """One storm on a server of its own; its problems."""
-    with EmbeddedServer(
-        directory=folder / "data", appendonly=True, appendfsync="always"
-    ) as server:
+    with EmbeddedServer(directory=folder / "data", appendonly=True, appendfsync="always") as server:
         async with arena(server, folder, lease_ms=1_500) as here:
             weather = Storm(here, plan)
             report = await weather.run()

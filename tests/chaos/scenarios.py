@@ -17,13 +17,14 @@ C, F, K = "c", "f", "k"
 
 T = TypeVar("T")
 
+ALONE: Final = (
+    *("steps", "blocking", "sleeper", "late", "parallel", "spread"),
+    *("race", "parent", "sender", "retried", "failing"),
+)
+"""Functions that need nothing but their event."""
+
 TRIGGERS: Final[dict[str, tuple[str, ...]]] = {
-    **{
-        f"chaos/{fn}": (fn,)
-        for fn in (
-            "steps blocking sleeper waiter late signalled doomed parallel spread race parent leaf sender retried failing killer"
-        ).split()
-    },
+    **{f"chaos/{fn}": (fn,) for fn in (*ALONE, "waiter", "signalled", "doomed", "leaf", "killer")},
     "chaos/go": (),
 }
 """Which functions an event starts."""
@@ -149,12 +150,7 @@ def _plain(name: str) -> Callable[[Driver], Awaitable[None]]:
 
 
 SCENARIOS: Final[dict[str, Callable[[Driver], Awaitable[None]]]] = {
-    **{
-        name: _plain(name)
-        for name in (
-            "steps blocking sleeper late parallel spread race parent sender retried failing"
-        ).split()
-    },
+    **{name: _plain(name) for name in ALONE},
     "waiter": _waiter,
     "signalled": _signalled,
     "doomed": _doomed,

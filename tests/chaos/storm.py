@@ -65,7 +65,11 @@ class Storm:
 
     async def run(self) -> Report:
         """The whole storm; afterwards everybody lives and nobody interferes."""
-        for kind, count in (("worker", self.plan.workers), ("coordinator", self.plan.coordinators)):
+        counts: dict[Kind, int] = {
+            "worker": self.plan.workers,
+            "coordinator": self.plan.coordinators,
+        }
+        for kind, count in counts.items():
             for _ in range(count):
                 self._groups[kind].append(await self.here.spawn(kind))
         producers = [

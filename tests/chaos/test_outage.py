@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,9 +81,9 @@ async def test_readiness_says_that_the_server_is_away_and_that_it_is_back(
         await store.aclose()
 
 
-async def _until(condition, timeout: float = 40.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not condition():
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(40):
+        while not condition():  # noqa: ASYNC110 - what is asked for is an age
             await asyncio.sleep(0.05)
 
 

@@ -15,8 +15,7 @@ async def _keep_alive(here: Arena) -> None:
     """What a supervisor does."""
     while True:
         child = await here.spawn("worker")
-        while child.alive:
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(child.wait)
 
 
 @pytest.mark.anyio
