@@ -22,7 +22,7 @@ from stepwell_engine.metrics import Metrics
 from stepwell_engine.reader import Read, Reader
 from stepwell_engine.recovery import Recovery
 from stepwell_engine.registry import Registry
-from stepwell_engine.retention import MIN_RETENTION_MS, Retention
+from stepwell_engine.retention import MIN_RETENTION_MS, SWEEP_BOUND, Retention
 from stepwell_engine.store.store import Store
 from stepwell_engine.timers import Timer
 
@@ -30,6 +30,7 @@ _STOP_GRACE: Final = 5.0
 # Claims in the idle time after which entries are claimed: fewer with many shards, since each costs two commands a shard.
 _CLAIMS: Final = 3
 _FORGET_MS: Final = 600_000
+_BETWEEN_SWEEPS: Final = 0.1
 
 logger = logging.getLogger("stepwell.coordinator")
 
@@ -45,7 +46,7 @@ class Settings:
     block_ms: int = 5_000
     claim_ms: int = 15_000
     sweep_every_ms: int = 60_000
-    sample_every_ms: int = 10_000
+    sample_every_ms: int = 15_000
 
 
 class Coordinator:
@@ -184,7 +185,9 @@ class Coordinator:
     async def _upkeep(self) -> None:
         if self._store.server.is_cluster:
             self._matcher.skew_us = await self._skew_us()
-        await self._retention.sweep()
+        # A backlog goes in bounded pieces, but it does go: runs may end faster than one piece a period.
+        while await self._retention.sweep() >= SWEEP_BOUND:
+            await asyncio.sleep(_BETWEEN_SWEEPS)
 
     async def _sample(self) -> None:
         loop = asyncio.get_running_loop()

@@ -210,7 +210,9 @@ class StoreGateway:
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             if fields.get(b"i") == event_id.encode():
                 return views.waiting_event(event_id, fields[b"d"], accepted)
-        return None
+        # It may have been handled between the two looks.
+        raw = await server.call(key, "GET", key)
+        return None if raw is None else views.event(event_id, raw, accepted)
 
     async def _event_of(self, run_id: str) -> Event | None:
         key = self.store.of_run(run_id).keys.run(run_id)

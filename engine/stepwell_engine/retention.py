@@ -13,6 +13,8 @@ MIN_RETENTION_MS: Final = 60_000
 
 _LIMIT: Final = 500
 _ROUNDS: Final = 20
+SWEEP_BOUND: Final = _LIMIT * _ROUNDS
+"""When one `sweep` removed so many, more may be left."""
 _DEAD_MS: Final = 3_600_000
 
 

@@ -89,8 +89,8 @@ class Step:
         """Wait for an event accepted from now on; None when `timeout` passes first.
 
         `if_exp` is CEL over `event` (the run's) and `async` (the candidate); `match="data.id"` is short for
-        `event.data.id == async.data.id`. `lookback=True` also sees events accepted since the run was created; the event's name must be
-        listed in `create_function(lookback=[...])`.
+        `event.data.id == async.data.id`. `lookback=True` also sees events accepted since the run was created (of the last
+        seven days, the newest 1,000 of that name); the name must be listed in `create_function(lookback=[...])`.
 
         >>> shipped = await ctx.step.wait_for_event("shipped", event="shop/order.shipped", match="data.id", timeout="2d")
         """

@@ -10,20 +10,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import peers
 from .bench import Bench, Section
 from .sections import idle, memory, parallel, races, sleeps, throughput, waits
 from .table import Results, number
 
 SECTIONS: list[Section] = [
-    Section("throughput", throughput.section, "runs a second and start latency, beside the bare path"),
+    Section(
+        "throughput", throughput.section, "runs a second and start latency, beside the bare path"
+    ),
     Section("parallel", parallel.section, "one run of a hundred parallel steps"),
     Section("sleeps", sleeps.section, "lateness of a thousand sleeps"),
     Section("memory", memory.section, "a million sleeping runs: memory, and leasing beside them"),
     Section("waits", waits.section, "an event among a million open waits"),
     Section("idle", idle.section, "commands a second of idle processes"),
-    Section("peers", peers.section, "dramatiq, taskiq and docket on a no-op function"),
-    Section("races", races.section, "Stepwell on the peers' job, against each; needs peers"),
+    Section("peers", races.section, "a no-op job beside dramatiq, taskiq and docket"),
 ]
 """In this order, so that what others are `against` is measured first. To add one: a module in
 `sections/` with `def section(bench: Bench) -> Iterator[Row]`, and a line here."""

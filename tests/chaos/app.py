@@ -1,5 +1,6 @@
 """The functions under test. Each step's body tells the witness before it returns; what a run returns is made of its steps' results."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -34,7 +35,10 @@ def body(ctx: Context, step: str, value: Any) -> Callable[[], Awaitable[Made]]:
     """The same as a coroutine function without arguments."""
 
     async def call() -> Made:
-        return work(ctx, step, value)
+        made = work(ctx, step, value)
+        # A step of no length is never interrupted.
+        await asyncio.sleep(ctx.event.data.get("ms", 0) / 1000)
+        return made
 
     return call
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final, Literal
 
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.registry import register
@@ -16,7 +17,12 @@ from tests.chaos.processes import Child, Kind, Place
 from tests.chaos.proxy import Proxy, Strike
 from tests.chaos.scenarios import SCENARIOS, Driver
 
-SETTLED_WITHIN: float = 30.0
+Victim = Literal["worker", "coordinator", "producer"]
+
+KINDS: Final[tuple[Kind, ...]] = ("coordinator", "worker")
+SETTLED_WITHIN: Final = 30.0
+STALL: Final = 1.8
+"""Length of a stall in leases: its work is another's by then."""
 
 
 class Arena:
@@ -30,6 +36,11 @@ class Arena:
         self.driver = Driver(self.client, store)
         self.children: list[Child] = []
         self.stalled: set[int] = set()
+
+    def connect(self, url: str) -> None:
+        """Let the producer take another way to the server."""
+        self.client = make_client(url, self.place.namespace, self.place.shards)
+        self.driver.client = self.client
 
     async def spawn(self, kind: Kind, url: str | None = None) -> Child:
         """Start a process, through a proxy when `url` names one."""
@@ -68,20 +79,24 @@ async def arena(
 
 
 async def ordeal(
-    server: EmbeddedServer, folder: Path, scenario: str, victim: Kind, strike: Strike | None
+    server: EmbeddedServer, folder: Path, scenario: str, victim: Victim, strike: Strike | None
 ) -> tuple[Proxy, list[str]]:
     """Run one scenario with one strike at the victim, which is started again when it was killed."""
-    other: Kind = "coordinator" if victim == "worker" else "worker"
     async with arena(server, folder) as here:
         proxy = Proxy(server.port, strike)
         await proxy.start()
         revival: asyncio.Task[None] | None = None
         try:
+            if victim == "producer":
+                here.connect(proxy.url)
             driving = asyncio.create_task(_drive(here, scenario))
-            await here.spawn(other)
-            struck = await here.spawn(victim, proxy.url)
-            proxy.kill = struck.kill
-            revival = asyncio.create_task(_revive(here, proxy, victim, strike))
+            for kind in KINDS:
+                if kind == victim:
+                    struck = await here.spawn(kind, proxy.url)
+                    _aim(here, proxy, struck)
+                    revival = asyncio.create_task(_revive(here, proxy, kind, strike))
+                else:
+                    await here.spawn(kind)
             await driving
             problems = await here.verdict()
         except TimeoutError:
@@ -105,7 +120,17 @@ async def _drive(here: Arena, scenario: str) -> None:
         await SCENARIOS[scenario](here.driver)
 
 
+def _aim(here: Arena, proxy: Proxy, struck: Child) -> None:
+    async def stall() -> None:
+        here.stalled.add(struck.pid)
+        struck.pause()
+        await asyncio.sleep(here.place.lease_ms / 1000 * STALL)
+
+    proxy.kill, proxy.stall, proxy.resume = struck.kill, stall, struck.resume
+
+
 async def _revive(here: Arena, proxy: Proxy, kind: Kind, strike: Strike | None) -> None:
+    """Another one takes the place of a victim that is killed, or stands beside one that is stopped."""
     await proxy.fired.wait()
-    if strike is not None and strike.kill:
+    if strike is not None and strike.how != "cut":
         await here.spawn(kind)

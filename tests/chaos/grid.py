@@ -1,4 +1,4 @@
-"""Every call is a place to die: scenarios by victims by calls, before or after, killed or only cut off."""
+"""Every call is a place to die: scenarios by victims by calls, before or after, killed, cut off or stopped."""
 
 import asyncio
 import random
@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from stepwell_engine.embedded import EmbeddedServer
-from tests.chaos.arena import ordeal
-from tests.chaos.processes import Kind
-from tests.chaos.proxy import Strike
+from tests.chaos.arena import Victim, ordeal
+from tests.chaos.proxy import How, Strike, When
 from tests.chaos.scenarios import SCENARIOS
 
-CALLS: Final[dict[Kind, int]] = {"worker": 26, "coordinator": 46}
+CALLS: Final[dict[Victim, int]] = {"worker": 26, "coordinator": 46, "producer": 5}
 """A little more than any scenario makes: a strike that comes too late is an undisturbed run."""
 
 AT_ONCE: Final = 4
+_WHENS: Final[tuple[When, ...]] = ("before", "after")
+_HOWS: Final[tuple[How, ...]] = ("kill", "cut", "stall")
+_CUTS: Final[tuple[How, ...]] = ("cut",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,12 @@ class Case:
     """One ordeal. `str` of it is what reproduces it: `python -m tests.chaos.run --case "..."`."""
 
     scenario: str
-    victim: Kind
+    victim: Victim
     strike: Strike
 
     def __str__(self) -> str:
-        how = "kill" if self.strike.kill else "cut"
-        return f"{self.scenario} {self.victim} {self.strike.n} {self.strike.when} {how}"
+        strike = self.strike
+        return f"{self.scenario} {self.victim} {strike.n} {strike.when} {strike.how}"
 
     @classmethod
     def parse(cls, text: str) -> "Case":
@@ -39,26 +41,21 @@ class Case:
         >>> str(Case.parse("steps worker 7 after kill"))
         'steps worker 7 after kill'
         """
-        scenario, victim, n, when, how = text.split()
-        assert scenario in SCENARIOS, f"scenarios are {', '.join(SCENARIOS)}"
-        assert victim in ("worker", "coordinator")
-        assert when in ("before", "after")
-        return cls(
-            scenario,
-            "worker" if victim == "worker" else "coordinator",
-            Strike(int(n), "before" if when == "before" else "after", how == "kill"),
-        )
+        found = [case for case in every_case() if str(case) == text]
+        if not found:
+            raise SystemExit(f'no such case: "{text}"; write e.g. "steps worker 7 after kill"')
+        return found[0]
 
 
 def every_case() -> list[Case]:
     """The whole grid."""
     return [
-        Case(scenario, victim, Strike(n, when, kill))
+        Case(scenario, victim, Strike(n, when, how))
         for scenario in SCENARIOS
         for victim, most in CALLS.items()
         for n in range(1, most + 1)
-        for when in ("before", "after")
-        for kill in (True, False)
+        for when in _WHENS
+        for how in (_HOWS if victim != "producer" else _CUTS)
     ]
 
 

@@ -1,12 +1,13 @@
 """A loopback proxy for one victim process: it counts the calls that change something and strikes at the n-th.
 
-It strikes before the call is sent on, or after the server has applied it and before the victim hears so; it kills the victim, or only
-cuts the connection (then the victim lives and has to send the call again).
+It strikes before the call is sent on, or after the server has applied it and before the victim hears so. It kills the victim; or cuts
+the connection, and the victim has to send the call again; or stops the victim until others have taken its work, and then lets go on
+what it held back.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -15,6 +16,7 @@ import hiredis
 from stepwell_engine.store.scripts import load
 
 When = Literal["before", "after"]
+How = Literal["kill", "cut", "stall"]
 
 CALLS: Final = frozenset(
     b"EVALSHA EVAL BLPOP LPOP XREADGROUP XGROUP XACK XDEL HGETALL HMGET".split()
@@ -29,7 +31,7 @@ class Strike:
 
     n: int
     when: When
-    kill: bool
+    how: How
 
 
 def requests(buffer: bytearray) -> Iterator[tuple[bytes, list[bytes]]]:
@@ -80,7 +82,8 @@ class _Link:
 class Proxy:
     """Forwards `port` to the server at `target` (both on 127.0.0.1).
 
-        proxy = Proxy(server.port, Strike(7, "after", kill=True), victim.kill)
+        proxy = Proxy(server.port, Strike(7, "after", "kill"))
+        proxy.kill = victim.kill
         await proxy.start()
         ...
         await proxy.stop()
@@ -88,15 +91,15 @@ class Proxy:
     `fired` is set when it has struck; `count` and `calls` tell what it saw.
     """
 
-    def __init__(
-        self, target: int, strike: Strike | None = None, kill: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, target: int, strike: Strike | None = None) -> None:
         self.port = 0
         self.count = 0
         self.calls: Counter[str] = Counter()
         self.struck_at = ""
         self.fired = asyncio.Event()
-        self.kill = kill
+        self.kill: Callable[[], object] = lambda: None
+        self.stall: Callable[[], Awaitable[None]] = _nothing
+        self.resume: Callable[[], object] = lambda: None
         self._target = target
         self._strike = strike
         self._links: set[_Link] = set()
@@ -150,14 +153,16 @@ class Proxy:
             buffer += chunk
             for raw, words in requests(buffer):
                 due = self._due(words)
-                if due is not None and due.when == "before":
-                    self._fire(link)
+                early = due is not None and due.when == "before"
+                if early and not await self._fire(link):
                     return
                 if link.server.is_closing():
                     return
                 link.server.write(raw)
                 link.sent += 1
-                if due is not None:
+                if early:
+                    self.resume()
+                elif due is not None:
                     link.awaited = link.sent
             await link.server.drain()
         raise ConnectionResetError
@@ -182,20 +187,32 @@ class Proxy:
                 link.answered += 1
             if link.awaited and link.answered >= link.awaited:
                 # What was applied is known to the server alone.
-                self._fire(link)
-                return
+                link.awaited = 0
+                if not await self._fire(link):
+                    return
+                self.resume()
             if link.client.is_closing():
                 return
             link.client.write(chunk)
             await link.client.drain()
         raise ConnectionResetError
 
-    def _fire(self, link: _Link) -> None:
+    async def _fire(self, link: _Link) -> bool:
+        """Strike; True when the connection goes on."""
         assert self._strike is not None
-        if self._strike.kill and self.kill is not None:
+        if self._strike.how == "stall":
+            self.fired.set()
+            await self.stall()
+            return True
+        if self._strike.how == "kill":
             self.kill()
             for each in list(self._links):
                 each.cut()
         else:
             link.cut()
         self.fired.set()
+        return False
+
+
+async def _nothing() -> None:
+    pass

@@ -1,6 +1,7 @@
 """What is sent, what each function must come to, and what has to happen to a run on its way."""
 
 import asyncio
+import random
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class Driver:
     """A producer with a journal; it also does to a run what the run waits for."""
 
     def __init__(self, client: stepwell.Client, store: Store) -> None:
+        self.rng: random.Random | None = None
+        """Gives each run steps of some length, when there is one."""
         self.client = client
         self.store = store
         self.journal = Journal()
@@ -77,6 +80,8 @@ class Driver:
     async def send(self, name: str, **data: Any) -> tuple[str, str]:
         """Send one event, noted before and after; (event id, key)."""
         key = secrets.token_hex(6) if "key" not in data else data["key"]
+        if self.rng is not None:
+            data["ms"] = self.rng.choice((0, 0, 5, 50, 300))
         self.journal.tried.add(key)
         (event_id,) = await self.client.send(Event(name=name, data={**data, "key": key}))
         self.journal.sent[event_id] = (name, key)

@@ -65,6 +65,7 @@ class Storm:
 
     async def run(self) -> Report:
         """The whole storm; afterwards everybody lives and nobody interferes."""
+        self.here.driver.rng = random.Random(self.plan.seed)
         counts: dict[Kind, int] = {
             "worker": self.plan.workers,
             "coordinator": self.plan.coordinators,

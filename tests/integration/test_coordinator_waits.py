@@ -1,6 +1,6 @@
 """Waits meet events by value, in full, and on every shard; the outbox reaches other shards."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 from tests.integration.coordination import (
@@ -18,6 +18,9 @@ from stepwell.events import Event, encode_event
 from stepwell.ids import event_entropy, function_shard, step_key, ulid_ms
 from stepwell.serde.values import pack, unpack
 from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.entries import Batch
+from stepwell_engine.planning import Work
+from stepwell_engine.recent import Recent
 from stepwell_engine.store.transitions import Leased
 
 pytestmark = pytest.mark.anyio
@@ -267,3 +270,43 @@ async def test_a_wait_that_looks_back_gets_what_came_before_it(one: World) -> No
         await one.send(Event("order/paid", {"id": 2}))
         await settled(c)
         assert delivered(await one.run(b.run_id), key) is not None
+
+
+async def test_a_wait_that_looked_back_a_moment_too_early_is_found(
+    one: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One coordinator has asked who waits, but not noted its event yet, when another answers the look-back."""
+    await one.functions(ship=config("order/created", lookback=["order/paid"]))
+    keys, call = one.store.keys(0), one.store.server.call
+    waiting: list[str] = []
+    note = Recent.note
+
+    async def late(self: Recent, works: Sequence[Work]) -> set[str]:
+        if any(work.entry.name == "order/paid" for work in works):
+            since = str(int(item.fields[b"t"]) * 1000)
+            waiting.append(await one.wait_for(item, "paid", "order/paid", since=since))
+            ((sid, fields),) = [
+                row
+                for row in await call(keys.root, "XRANGE", keys.events, "-", "+")
+                if row[1][1] == b"l"
+            ]
+            (look,) = Batch(0, [(sid, fields)]).entries
+            await self.answer(0, [look])
+            await call(keys.root, "XDEL", keys.events, sid)
+        return await note(self, works)
+
+    async with coordinator(one) as c:
+        (item,) = await started(one, {"id": 1})
+        await settled(c)
+        monkeypatch.setattr(Recent, "note", late)
+        (paid,) = await one.send(Event("order/paid"))
+        await until(
+            lambda: one.store.server.call(
+                keys.root, "HEXISTS", keys.run(item.run_id), f"s:{step_key('paid', 0)}"
+            )
+        )
+        await settled(c)
+    (key,) = waiting
+    got = delivered(await one.run(item.run_id), key)
+    assert got is not None
+    assert got[1][:26].decode() == paid

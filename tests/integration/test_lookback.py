@@ -5,6 +5,7 @@ from tests.support.runs import run_of
 
 from stepwell import Client, Event, TriggerEvent
 from stepwell.records import RunStatus
+from stepwell.testing import mocked
 from stepwell_engine.recent import MAX_AGE_MS, MAX_EVENTS
 from stepwell_engine.store.store import Store
 
@@ -133,6 +134,16 @@ async def test_a_name_that_is_not_declared(client, stepwell_engine, declared):
         assert run.error.name == "StepArgumentError"
         names = ", ".join(repr(name) for name in (*declared, "t/paid"))
         assert f"create_function(fn_id='f', lookback=[{names}])" in run.error.message
+
+
+def test_a_mocked_run_checks_it_too(client):
+    @client.create_function(fn_id="f", trigger=GO)
+    async def f(ctx):
+        await ctx.step.wait_for_event("w", event="t/paid", timeout="1h", lookback=True)
+
+    result = mocked.trigger(f, Event("t/go"), step_stubs={"w": mocked.Timeout})
+    assert result.status is mocked.Status.FAILED
+    assert "lookback=['t/paid']" in str(result.error)
 
 
 async def test_what_is_kept_has_bounds(client: Client, stepwell_engine):

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     calls: Counter[str] = Counter()
     script = Server.script
 
-    def counted(self: Server, key: str, what: Script, *args: object, **more: object) -> object:
+    def counted(self: Server, key: str, what: Script, *args: Any, **more: Any) -> Any:
         calls[what.name] += 1
         return script(self, key, what, *args, **more)
 

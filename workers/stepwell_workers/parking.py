@@ -1,7 +1,7 @@
 """When can nothing of a run go on? Then it may be suspended: its state is in the server, its coroutine can be closed.
 
 A step that cannot finish now parks on a future. A run is quiescent when each of its tasks waits, through any number of gathers,
-task groups and `asyncio.wait`s, on parked futures only. What can't be seen through (a lock, a socket, a timer) counts as activity: the
+task groups and `asyncio.wait`s, on parked futures only. What can't be seen through (a lock, a socket, `as_completed`) counts as activity: the
 run then simply stays in memory, which is always correct.
 """
 
@@ -73,7 +73,9 @@ def _judge(future: Waitable, parked: set[Waitable], seen: dict[Waitable, bool]) 
     if waiter in parked or isinstance(waiter, asyncio.Task) or hasattr(waiter, "_children"):
         return _blocked(waiter, parked, seen)
     members = _group_members(future)
-    return members is not None and all(m.done() or _blocked(m, parked, seen) for m in members)
+    if not members:
+        return False
+    return all(m.done() or _blocked(m, parked, seen) for m in members)
 
 
 def _group_members(task: "asyncio.Task[Any]") -> list[Waitable] | None:
@@ -114,14 +116,14 @@ def _tasks_of_self(local: dict[str, Any]) -> Iterable[Waitable]:
 
 def _one(name: str) -> Callable[[dict[str, Any]], Iterable[Waitable]]:
     def read(local: dict[str, Any]) -> Iterable[Waitable]:
-        return [local[name]]
+        return [local[name]] if name in local else ()
 
     return read
 
 
 def _all(name: str) -> Callable[[dict[str, Any]], Iterable[Waitable]]:
     def read(local: dict[str, Any]) -> Iterable[Waitable]:
-        many: Iterable[Waitable] = local[name]
+        many: Iterable[Waitable] = local.get(name, ())
         return many
 
     return read
@@ -133,5 +135,4 @@ _READERS: dict[tuple[Any, str], Callable[[dict[str, Any]], Iterable[Waitable]]] 
     ("anyio._backends._asyncio", "TaskGroup.__aexit__"): _tasks_of_self,
     ("asyncio.tasks", "_wait"): _all("fs"),
     ("asyncio.tasks", "wait_for"): _one("fut"),
-    ("asyncio.tasks", "as_completed.<locals>._wait_for_one"): _all("todo"),
 }

@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from stepwell import ids
 from stepwell.context import STEP_ATTEMPT
 from stepwell.errors import SignalConflictError, StepwellError
 from stepwell.events import Event, decode_event
@@ -271,8 +270,7 @@ class Steps(Ledger):
 
 
 def read_event(blob: bytes) -> Event:
-    event_id = blob[:26].decode()
-    return decode_event(blob[26:], event_id, ids.ulid_ms(event_id))
+    return decode_event(blob[26:], blob[:26].decode())
 
 
 async def signal_ops(steps: Steps, name: StepName, step_id: str, wait: SignalWait) -> Sequence[Arg]:

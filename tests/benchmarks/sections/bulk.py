@@ -7,6 +7,7 @@ from secrets import token_hex
 from typing import Any
 
 from redis.asyncio import Redis
+
 from stepwell.events import Event, encode_event
 from stepwell.ids import event_entropy, step_key, ulid_time_chars
 from stepwell_engine.entries import USER, Entry

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import stepwell
 from redis import Redis
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
 
-from ..bench import Bench, Goal, Row
-from ..fleet import Fleet
+import stepwell
+
 from . import program
 
 SETTLE = 12.0

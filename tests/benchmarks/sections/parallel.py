@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import stepwell
 from redis import Redis
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
+
+import stepwell
 from stepwell_engine.store.keys import Keys
 
-from ..bench import Bench, Goal, Row
-from ..fleet import Fleet
 from . import program
 
 STEPS = 100

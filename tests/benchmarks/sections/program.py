@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import stepwell
 import uvloop
+from tests.benchmarks.fleet import Seat
+
+import stepwell
 from stepwell_engine.coordinator import Coordinator
 from stepwell_engine.store.store import Store
 from stepwell_workers.services import Services
 from stepwell_workers.uv import settle_garbage
 from stepwell_workers.worker import Worker
-
-from ..fleet import Seat
 
 EVENT = "bench/run"
 Make = Callable[[str, Any], stepwell.Client]
@@ -81,9 +81,7 @@ def worker(seat: Seat, url: str, starts: Any = None, make: Make = make_client) -
     _settle(seat, main)
 
 
-def producer(
-    seat: Seat, url: str, runs: int, steps: int, batch: int = 200, most: int = 4
-) -> None:
+def producer(seat: Seat, url: str, runs: int, steps: int, batch: int = 200, most: int = 4) -> None:
     """Sends `runs` events, `batch` a call, at most `most` calls in flight."""
 
     async def main(seat: Seat) -> None:
@@ -94,7 +92,9 @@ def producer(
         async def one(first: int) -> None:
             async with flights:
                 events = [
-                    stepwell.Event(name=EVENT, data={**DATA, "number": n, "sent": 0, "steps": steps})
+                    stepwell.Event(
+                        name=EVENT, data={**DATA, "number": n, "sent": 0, "steps": steps}
+                    )
                     for n in range(first, min(first + batch, runs))
                 ]
                 await client.send(events)

@@ -7,13 +7,14 @@ from ctypes import c_longlong
 from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
-import stepwell
 from redis import Redis
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
+
+import stepwell
 from stepwell_engine.entries import blob_event
 from stepwell_engine.store.keys import Keys
 
-from ..bench import Bench, Goal, Row
-from ..fleet import Fleet
 from . import program
 
 RUNS = 1_000

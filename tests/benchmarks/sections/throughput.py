@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from ctypes import c_longlong
 from multiprocessing.sharedctypes import RawArray
 
-from .. import bare
-from ..bench import Bench, Goal, Row
-from ..fleet import Fleet
+from tests.benchmarks import bare
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
+
 from . import program
 
 
