@@ -186,7 +186,10 @@ class Coordinator:
         if self._store.server.is_cluster:
             self._matcher.skew_us = await self._skew_us()
         # A backlog goes in bounded pieces, but it does go: runs may end faster than one piece a period.
-        while await self._retention.sweep() >= SWEEP_BOUND:
+        while True:
+            removed = await self._retention.sweep()
+            if removed < SWEEP_BOUND:
+                return
             await asyncio.sleep(_BETWEEN_SWEEPS)
 
     async def _sample(self) -> None:

@@ -135,8 +135,9 @@ class App:
 
         `trigger` None: only `invoke` starts it. `retries`: attempts after the first, of each step and
         of the body (4), or Retries(...). `on_failure` is a handler run, as a function of its own,
-        when a run has failed. `distribute`: parallel branches may run on other workers. Raises
-        ConfigError naming function and argument.
+        when a run has failed. `distribute`: parallel branches may run on other workers. `lookback`:
+        the names that its `wait_for_event(lookback=True)` may ask for. Raises ConfigError naming
+        function and argument.
 
         >>> @client.create_function(fn_id="fulfil", trigger=TriggerEvent(event="shop/order.created"))
         ... async def fulfil(ctx: Context) -> str: ...

@@ -75,13 +75,14 @@ class Entry:
         OWNER.set(self)
         while True:
             again = await self._pass()
+            # Tasks that nobody awaited belong to the pass that made them.
+            self._sweep_tasks()
             if not again:
                 break
             self.fields = await self.services.read_run(self.shard, self.run_id)
             self.journal.dv = int(self.fields.get(b"dv") or 0)
             self.closing = ""
             self.steps = Steps(self)
-        self._sweep_tasks()
 
     async def _pass(self) -> bool:
         """One call of the function; True when it must be entered again under the same lease."""
@@ -217,7 +218,8 @@ class Entry:
         self.tasks.add(task)
 
     def _sweep_tasks(self) -> None:
-        for task in self.tasks or ():
+        tasks, self.tasks = self.tasks, None
+        for task in tasks or ():
             if not task.done() and task is not self.root:
                 task.cancel()
 
