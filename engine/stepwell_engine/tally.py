@@ -42,7 +42,12 @@ class Tally(Collector):
         labels: Sequence[str],
         registry: CollectorRegistry,
     ) -> None:
-        self._name, self._text, self._bounds, self._labels = name, text, tuple(bounds), tuple(labels)
+        self._name, self._text, self._bounds, self._labels = (
+            name,
+            text,
+            tuple(bounds),
+            tuple(labels),
+        )
         self._series: dict[tuple[str, ...], Series] = {}
         registry.register(self)
 
@@ -58,8 +63,11 @@ class Tally(Collector):
         """The metric as it stands."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for values, series in list(self._series.items()):
-            seen, buckets = 0, []
-            for bound, count in zip((*map(str, self._bounds), "+Inf"), list(series.counts), strict=True):
+            seen = 0
+            buckets: list[tuple[str, float]] = []
+            for bound, count in zip(
+                (*map(str, self._bounds), "+Inf"), list(series.counts), strict=True
+            ):
                 seen += count
                 buckets.append((bound, float(seen)))
             family.add_metric(values, buckets, series.total)

@@ -21,7 +21,7 @@ Victim = Literal["worker", "coordinator", "producer"]
 
 KINDS: Final[tuple[Kind, ...]] = ("coordinator", "worker")
 SETTLED_WITHIN: Final = 30.0
-STALL: Final = 1.8
+STALL: Final = 1.6
 """Length of a stall in leases: its work is another's by then."""
 
 
@@ -89,6 +89,9 @@ async def ordeal(
         try:
             if victim == "producer":
                 here.connect(proxy.url)
+            if victim == "worker" and strike is not None and strike.how == "stall":
+                # Whoever took the work must still be at it when the victim comes back with its write.
+                here.driver.lengths = (here.place.lease_ms * 2 // 5,)
             driving = asyncio.create_task(_drive(here, scenario))
             for kind in KINDS:
                 if kind == victim:

@@ -129,7 +129,7 @@ async def _patiently(start: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await start()
-            return
+            return  # noqa: TRY300 - the loop's way out
         except Exception:
             logging.getLogger("chaos").exception("the process could not start; again")
             await asyncio.sleep(0.2)

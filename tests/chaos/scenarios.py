@@ -71,8 +71,9 @@ class Driver:
     """A producer with a journal; it also does to a run what the run waits for."""
 
     def __init__(self, client: stepwell.Client, store: Store) -> None:
-        self.rng: random.Random | None = None
-        """Gives each run steps of some length, when there is one."""
+        self.rng = random.Random(1)
+        self.lengths: tuple[int, ...] = (0,)
+        """How long the steps of a run may take, ms: one is chosen for each run."""
         self.client = client
         self.store = store
         self.journal = Journal()
@@ -80,8 +81,7 @@ class Driver:
     async def send(self, name: str, **data: Any) -> tuple[str, str]:
         """Send one event, noted before and after; (event id, key)."""
         key = secrets.token_hex(6) if "key" not in data else data["key"]
-        if self.rng is not None:
-            data["ms"] = self.rng.choice((0, 0, 5, 50, 300))
+        data["ms"] = self.rng.choice(self.lengths)
         self.journal.tried.add(key)
         (event_id,) = await self.client.send(Event(name=name, data={**data, "key": key}))
         self.journal.sent[event_id] = (name, key)

@@ -66,6 +66,7 @@ class Storm:
     async def run(self) -> Report:
         """The whole storm; afterwards everybody lives and nobody interferes."""
         self.here.driver.rng = random.Random(self.plan.seed)
+        self.here.driver.lengths = (0, 0, 5, 50, 300)
         counts: dict[Kind, int] = {
             "worker": self.plan.workers,
             "coordinator": self.plan.coordinators,

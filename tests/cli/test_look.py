@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Cli
 from typer.testing import CliRunner
 
 from stepwell.cli.app import app
 from stepwell.errors import EventInvalidError
 from stepwell_engine.embedded import EmbeddedServer
+from tests.cli.conftest import Cli
 
 
 def test_a_sent_event_is_shown_with_its_run(live: Cli) -> None:

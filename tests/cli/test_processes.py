@@ -12,9 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import Cli, Processes
 
 from stepwell_engine.embedded import EmbeddedServer, free_port
+from tests.cli.conftest import Cli, Processes
 
 
 @pytest.fixture

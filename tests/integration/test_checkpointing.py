@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
-from tests.support.runs import until
 
 from stepwell import Checkpointing, Client, Event, TriggerEvent
+from tests.support.runs import until
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +24,9 @@ class Work:
     def quick(self, name: str) -> str:
         self.ran[name] += 1
         return name
+
+    def heard(self, count: int) -> bool:
+        return self.ran["heard"] == count
 
     async def hang(self) -> str:
         self.ran["hang"] += 1
@@ -159,7 +163,7 @@ async def test_others_see_nothing_that_is_not_durable(client, stepwell_engine, w
         for turn, by in enumerate(("event", "signal"), 1):
             work.released = False
             await engine.send([Event("t/go", {"by": by}), Event("t/listen")])
-            await until(lambda turn=turn: work.ran["heard"] == turn)
+            await until(partial(work.heard, turn))
             await crash(engine, work)
             assert work.ran["a"] == turn
 

@@ -3,15 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.integration.coordination import (
-    World,
-    config,
-    coordinator,
-    delivered,
-    settled,
-    until,
-    world,
-)
 
 from stepwell.events import Event, encode_event
 from stepwell.ids import step_key
@@ -21,6 +12,15 @@ from stepwell_engine.fanout import GROUP
 from stepwell_engine.loop import boot_seconds
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.reader import STALE_S, Read, Reader
+from tests.integration.coordination import (
+    World,
+    config,
+    coordinator,
+    delivered,
+    settled,
+    until,
+    world,
+)
 
 pytestmark = pytest.mark.anyio
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.integration.coordination import APP, config, coordinator, delivered, settled, world
 
 from stepwell.events import Event
 from stepwell_engine.embedded import EmbeddedCluster
+from tests.integration.coordination import APP, config, coordinator, delivered, settled, world
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.integration.coordination import World, config, coordinator, settled, until, world
 
 from stepwell.errors import ConfigError
 from stepwell.events import Event
@@ -15,6 +14,7 @@ from stepwell_engine.fanout import GROUP
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.retention import Retention
 from stepwell_engine.store.transitions import Leased
+from tests.integration.coordination import World, config, coordinator, settled, until, world
 
 pytestmark = pytest.mark.anyio
 

@@ -3,6 +3,15 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
+
+from stepwell.events import Event, encode_event
+from stepwell.ids import event_entropy, function_shard, step_key, ulid_ms
+from stepwell.serde.values import pack, unpack
+from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.entries import Batch
+from stepwell_engine.planning import Work
+from stepwell_engine.recent import Recent
+from stepwell_engine.store.transitions import Leased
 from tests.integration.coordination import (
     APP,
     World,
@@ -13,15 +22,6 @@ from tests.integration.coordination import (
     until,
     world,
 )
-
-from stepwell.events import Event, encode_event
-from stepwell.ids import event_entropy, function_shard, step_key, ulid_ms
-from stepwell.serde.values import pack, unpack
-from stepwell_engine.embedded import EmbeddedServer
-from stepwell_engine.entries import Batch
-from stepwell_engine.planning import Work
-from stepwell_engine.recent import Recent
-from stepwell_engine.store.transitions import Leased
 
 pytestmark = pytest.mark.anyio
 

@@ -1,13 +1,13 @@
 """Waits that look back: `wait_for_event(lookback=True)` also sees events since the run was created (semantics §4)."""
 
 import pytest
-from tests.support.runs import run_of
 
 from stepwell import Client, Event, TriggerEvent
 from stepwell.records import RunStatus
 from stepwell.testing import mocked
 from stepwell_engine.recent import MAX_AGE_MS, MAX_EVENTS
 from stepwell_engine.store.store import Store
+from tests.support.runs import run_of
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +131,7 @@ async def test_a_name_that_is_not_declared(client, stepwell_engine, declared):
     async with stepwell_engine(client) as engine:
         run = await run_of(engine, "t/go", after="1h")
         assert run.status is RunStatus.FAILED
+        assert run.error is not None
         assert run.error.name == "StepArgumentError"
         names = ", ".join(repr(name) for name in (*declared, "t/paid"))
         assert f"create_function(fn_id='f', lookback=[{names}])" in run.error.message

@@ -1,9 +1,9 @@
 """Events with an id that a step sends: the shard that de-duplicates them is often not the run's."""
 
 import pytest
-from tests.support.runs import run_of
 
 from stepwell import Event, TriggerEvent
+from tests.support.runs import run_of
 
 pytestmark = pytest.mark.anyio
 

@@ -1,9 +1,9 @@
 """App `a-b` with `c` and app `a` with `b-c` share the slug `a-b-c`: what belongs to one must not reach the other."""
 
 import pytest
-from tests.support.runs import run_of
 
 from stepwell import Client, NonRetriableError, TriggerEvent
+from tests.support.runs import run_of
 
 pytestmark = pytest.mark.anyio
 

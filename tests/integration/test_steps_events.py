@@ -25,7 +25,9 @@ async def test_send_event_sends_exactly_once(client, stepwell_engine, sync):
 
         @client.create_function(fn_id="f", trigger=GO)
         async def f(ctx):
-            ids = await ctx.step.send_event("send", [Event("t/a", {"n": 1}), Event("t/b", {"n": 2})])
+            ids = await ctx.step.send_event(
+                "send", [Event("t/a", {"n": 1}), Event("t/b", {"n": 2})]
+            )
             await ctx.step.sleep("nap", "1m")
             if ctx.attempt < 2:
                 raise RuntimeError("again")
@@ -138,9 +140,14 @@ async def test_wildcards_and_several_triggers_start_one_run(client, stepwell_eng
         return ctx.event.name
 
     async with stepwell_engine(client) as engine:
-        await engine.send([Event("shop/order.paid", {"total": 9}), Event("shop/orders"), Event("shopping/x")])
+        await engine.send(
+            [Event("shop/order.paid", {"total": 9}), Event("shop/orders"), Event("shopping/x")]
+        )
         await engine.settle()
-        assert sorted(r.output for r in await engine.runs("f")) == ["shop/order.paid", "shop/orders"]
+        assert sorted(r.output for r in await engine.runs("f")) == [
+            "shop/order.paid",
+            "shop/orders",
+        ]
         assert [r.output for r in await engine.runs("dots")] == ["shop/order.paid"]
 
 
@@ -198,12 +205,30 @@ async def test_what_the_function_sees_of_its_event(client, stepwell_engine):
     @client.create_function(fn_id="f", trigger=GO)
     async def f(ctx):
         event = ctx.event
-        return [event.name, event.data, event.id, event.ts, event.v, event.user, ctx.events == [event]]
+        return [
+            event.name,
+            event.data,
+            event.id,
+            event.ts,
+            event.v,
+            event.user,
+            ctx.events == [event],
+        ]
 
     async with stepwell_engine(client) as engine:
-        sent = Event("t/go", {"ü": [1, None]}, id="mine", ts=1_700_000_000_000, v="3", user={"id": 7})
+        sent = Event(
+            "t/go", {"ü": [1, None]}, id="mine", ts=1_700_000_000_000, v="3", user={"id": 7}
+        )
         run = await run_of(engine, sent)
-        assert run.output == ["t/go", {"ü": [1, None]}, "mine", 1_700_000_000_000, "3", {"id": 7}, True]
+        assert run.output == [
+            "t/go",
+            {"ü": [1, None]},
+            "mine",
+            1_700_000_000_000,
+            "3",
+            {"id": 7},
+            True,
+        ]
         run = await run_of(engine, "t/go")
         [event_id] = [run.output[2]]
         assert (await engine.event(event_id)).run_ids == [run.id]

@@ -60,7 +60,9 @@ async def test_a_child_of_another_app(stepwell_engine):
         reference = reference_function(app_id="billing", function_id="invoice")
         return [
             await ctx.step.invoke("a", function=reference, data={"order": 7}),
-            await ctx.step.invoke_by_id("b", app_id="billing", function_id="invoice", data={"order": 8}),
+            await ctx.step.invoke_by_id(
+                "b", app_id="billing", function_id="invoice", data={"order": 8}
+            ),
         ]
 
     async with stepwell_engine([shop, billing]) as engine:

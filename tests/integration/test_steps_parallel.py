@@ -115,9 +115,9 @@ async def test_gather_and_task_groups_of_all_kinds_of_steps(client, stepwell_eng
         async with asyncio.TaskGroup() as group:
             for n in range(3):
                 group.create_task(branch(n))
-        async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as tasks:
             for n in range(3, 6):
-                group.start_soon(branch, n)
+                tasks.start_soon(branch, n)
         return [first[0], first[2].data if first[2] else None, first[3], first[4], results[5]]
 
     async with stepwell_engine(client) as engine:
@@ -251,7 +251,12 @@ async def test_distributed_steps_are_shared_by_workers(client, stepwell_engine):
 
     async with stepwell_engine(client, concurrency=2) as engine:
         second = Worker(
-            [client], url=engine.url, namespace=engine.namespace, shards=4, concurrency=2, clock=engine.clock
+            [client],
+            url=engine.url,
+            namespace=engine.namespace,
+            shards=4,
+            concurrency=2,
+            clock=engine.clock,
         )
         await second.start()
         try:
@@ -274,7 +279,9 @@ async def test_distributed_chains_in_both_modes(client, stepwell_engine, mode):
             return total
 
         return list(
-            await ctx.group.parallel(tuple(lambda n=n: chain(n) for n in range(4)), parallel_mode=mode)
+            await ctx.group.parallel(
+                tuple(lambda n=n: chain(n) for n in range(4)), parallel_mode=mode
+            )
         )
 
     async with stepwell_engine(client) as engine:
@@ -285,7 +292,9 @@ async def test_distributed_chains_in_both_modes(client, stepwell_engine, mode):
 async def test_a_hundred_parallel_steps(client, stepwell_engine, distribute):
     @client.create_function(fn_id="f", trigger=GO, distribute=distribute)
     async def f(ctx):
-        return sum(await asyncio.gather(*(ctx.step.run(f"s{n}", lambda n=n: n) for n in range(100))))
+        return sum(
+            await asyncio.gather(*(ctx.step.run(f"s{n}", lambda n=n: n) for n in range(100)))
+        )
 
     async with stepwell_engine(client) as engine:
         assert (await run_of(engine, "t/go")).output == sum(range(100))

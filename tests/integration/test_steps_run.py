@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -63,7 +64,7 @@ async def test_async_sync_and_partial_callbacks(client, stepwell_engine):
 
 
 async def test_a_sync_handler_runs_its_steps_on_its_own_thread(client, stepwell_engine):
-    names = []
+    names: list[Any] = []
 
     @client.create_function(fn_id="f", trigger=GO)
     def f(ctx):
@@ -205,7 +206,7 @@ async def test_limits_of_outputs_state_and_steps(stepwell_engine):
     @client.create_function(fn_id="steps", trigger=TriggerEvent("t/steps"))
     async def steps(ctx):
         for n in range(30):
-            await ctx.step.run(f"s{n}", lambda: n)
+            await ctx.step.run(f"s{n}", lambda n=n: n)
 
     async with stepwell_engine(client) as engine:
         for name in ("output", "result", "state", "steps"):
@@ -265,7 +266,7 @@ async def test_bad_step_ids(client, stepwell_engine, step_id):
 
 
 async def test_attempt_numbers_and_context(client, stepwell_engine):
-    seen = []
+    seen: list[Any] = []
 
     @client.create_function(fn_id="f", trigger=GO, retries=2)
     async def f(ctx):

@@ -76,7 +76,10 @@ async def test_wait_with_match_and_if_exp(client, stepwell_engine):
     @client.create_function(fn_id="literal", trigger=GO)
     async def literal(ctx):
         found = await ctx.step.wait_for_event(
-            "w", event="t/news", if_exp="async.data.kind == 'b' || async.data.amount > 99", timeout="1h"
+            "w",
+            event="t/news",
+            if_exp="async.data.kind == 'b' || async.data.amount > 99",
+            timeout="1h",
         )
         return found and found.data["text"]
 

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.support.audit import assert_sound
-from tests.support.shard import Shard
 
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
+from tests.support.audit import assert_sound
+from tests.support.shard import Shard
 
 
 @pytest.fixture(scope="session")

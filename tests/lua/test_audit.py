@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.support.audit import violations
-from tests.support.shard import Shard, planned, sleep, step, wait
 
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
+from tests.support.audit import violations
+from tests.support.shard import Shard, planned, sleep, step, wait
 
 pytestmark = pytest.mark.anyio
 

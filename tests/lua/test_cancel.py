@@ -1,9 +1,9 @@
 """cancel.lua and finish: from every root state, once, with all that waits gone."""
 
 import pytest
-from tests.support.shard import CANCELLED, Shard, done, failed, planned, sleep, step, wait
 
 from stepwell_engine.store.transitions import Arg
+from tests.support.shard import CANCELLED, Shard, done, failed, planned, sleep, step, wait
 
 pytestmark = pytest.mark.anyio
 

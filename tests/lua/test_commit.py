@@ -2,6 +2,9 @@
 
 import msgpack
 import pytest
+
+from stepwell.serde import pack
+from stepwell_engine.store.transitions import Arg, Leased
 from tests.support.shard import (
     CANCELLED,
     Shard,
@@ -14,9 +17,6 @@ from tests.support.shard import (
     step,
     wait,
 )
-
-from stepwell.serde import pack
-from stepwell_engine.store.transitions import Arg, Leased
 
 pytestmark = pytest.mark.anyio
 

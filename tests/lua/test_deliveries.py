@@ -2,6 +2,9 @@
 
 import msgpack
 import pytest
+
+from stepwell_engine.store.keys import Keys
+from stepwell_engine.store.transitions import Leased, NewRun
 from tests.support.shard import (
     TIMEOUT,
     Shard,
@@ -14,9 +17,6 @@ from tests.support.shard import (
     step,
     wait,
 )
-
-from stepwell_engine.store.keys import Keys
-from stepwell_engine.store.transitions import Leased, NewRun
 
 pytestmark = pytest.mark.anyio
 

@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 from redis.exceptions import ResponseError
-from tests.support.shard import Shard
 
 from stepwell.ids import run_id
 from stepwell_engine.store.transitions import NewEvent, NewRun
+from tests.support.shard import Shard
 
 pytestmark = pytest.mark.anyio
 

@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from tests.support.shard import Shard, done, planned, sleep, step
 
 from stepwell_engine.store.transitions import Leased
+from tests.support.shard import Shard, done, planned, sleep, step
 
 pytestmark = pytest.mark.anyio
 

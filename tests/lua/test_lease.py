@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+
 from tests.support.shard import Shard, planned, sleep
 
 pytestmark = pytest.mark.anyio

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.support import shard as spelling
-from tests.support.audit import assert_sound
-from tests.support.model import ENDED, Model, Run
-from tests.support.shard import LOST, Shard, step
 
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.transitions import Arg, Leased
+from tests.support import shard as spelling
+from tests.support.audit import assert_sound
+from tests.support.model import ENDED, Model, Run
+from tests.support.shard import LOST, Shard, step
 
 TICK = 100_000
 STEPS = st.sampled_from("abcde")

@@ -1,6 +1,7 @@
 """expired.lua, reclaim.lua, started.lua: who dies with a process, and who is blamed."""
 
 import pytest
+
 from tests.support.shard import CANCELLED, LOST, Shard, done, planned, sleep, step
 
 pytestmark = pytest.mark.anyio

@@ -20,11 +20,15 @@ async def test_every_function_gets_exactly_one_outcome(client, stepwell_engine):
     async def plain(ctx):
         return "plain"
 
-    @client.create_function(fn_id="big", trigger=TriggerEvent("shop/order", "event.data.total > 100"))
+    @client.create_function(
+        fn_id="big", trigger=TriggerEvent("shop/order", "event.data.total > 100")
+    )
     async def big(ctx):
         return "big"
 
-    @client.create_function(fn_id="small", trigger=TriggerEvent("shop/order", "event.data.total <= 100"))
+    @client.create_function(
+        fn_id="small", trigger=TriggerEvent("shop/order", "event.data.total <= 100")
+    )
     async def small(ctx):
         return "small"
 
@@ -117,7 +121,9 @@ async def test_many_events_one_run_each(client, stepwell_engine):
 
 
 async def test_a_duplicate_id_starts_nothing_and_returns_the_first_id(client, stepwell_engine):
-    @client.create_function(fn_id="f", trigger=[TriggerEvent("shop/order"), TriggerEvent("shop/other")])
+    @client.create_function(
+        fn_id="f", trigger=[TriggerEvent("shop/order"), TriggerEvent("shop/other")]
+    )
     async def f(ctx):
         return ctx.event.data["n"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,9 @@ async def test_recorded_steps_stay_recorded_over_sleeps_waits_and_retries(client
         assert len(run.attempts) == ran["body"] - 3  # entries: first, after the nap, after the wait
 
 
-async def test_a_step_cut_off_by_a_crash_runs_again_and_those_before_it_do_not(client, stepwell_engine):
+async def test_a_step_cut_off_by_a_crash_runs_again_and_those_before_it_do_not(
+    client, stepwell_engine
+):
     ran: Counter[str] = Counter()
     hang = True
 
@@ -72,7 +75,7 @@ async def test_a_step_cut_off_by_a_crash_runs_again_and_those_before_it_do_not(c
 
 
 async def test_a_deploy_loses_nothing(client, stepwell_engine):
-    ran: Counter[int] = Counter()
+    ran: Counter[Any] = Counter()
 
     @client.create_function(fn_id="f", trigger=TriggerEvent("t/go"))
     async def f(ctx):

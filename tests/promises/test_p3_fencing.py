@@ -60,7 +60,9 @@ async def test_every_write_of_an_old_lease_is_refused(client, stepwell_engine):
         run = await engine.wait(run_id)
         assert run.output == "ours"
         for clause in (("N",), ("S",), ("F", "c", b"\xc0", b""), ("R", 0, b""), ("Y", "late")):
-            code, *_ = await shard.commit(run_id, "", old.token, 0, clause, ("d", "0" * 16, b"dx", b"", 0))
+            code, *_ = await shard.commit(
+                run_id, "", old.token, 0, clause, ("d", "0" * 16, b"dx", b"", 0)
+            )
             assert code in (b"FENCED", b"GONE")
         assert await shard.renew("ghost", [(run_id, old.token)], alive_ms=1, lease_ms=1) == [run_id]
         after = await engine.run(run_id)

@@ -15,6 +15,12 @@ from tests.support.runs import run_of, until
 pytestmark = pytest.mark.anyio
 
 
+async def _come_to_rest(engine, event_id):
+    """Move time and wait, for less than it would take were the run suspended."""
+    await engine.advance("5m", patience=1.0)
+    await engine.wait(event_id, timeout=1.0)
+
+
 async def test_a_run_that_kills_its_workers_is_failed_naming_the_step(client, stepwell_engine):
     entered: Counter[str] = Counter()
 
@@ -30,7 +36,7 @@ async def test_a_run_that_kills_its_workers_is_failed_naming_the_step(client, st
     async with stepwell_engine(client) as engine:
         [event_id] = await engine.send(Event("t/go"))
         for crash in range(1, 8):
-            await until(lambda crash=crash: entered["deadly"] == crash)
+            await until(lambda: entered["deadly"] == crash)  # noqa: B023 - awaited in this turn
             await engine.kill_worker()
             await engine.advance("1m")
             [run] = await engine.runs("f")
@@ -67,7 +73,7 @@ async def test_the_neighbours_of_a_run_that_kills_its_worker_complete(client, st
                 await engine.settle()
                 engine.clock.offset_ms += 2_000
                 engine.coordinator.poke()
-            await until(lambda crash=crash: len(deadly_seen) == crash)
+            await until(lambda: len(deadly_seen) == crash)  # noqa: B023 - awaited in this turn
             await engine.kill_worker()
             await engine.advance("1m")
             if any(run.status is RunStatus.FAILED for run in await engine.runs()):
@@ -77,7 +83,9 @@ async def test_the_neighbours_of_a_run_that_kills_its_worker_complete(client, st
         runs = [await engine.wait(event_id) for event_id in ids]
         failed = [n for n, run in enumerate(runs) if run.status is not RunStatus.COMPLETED]
         assert failed == [3]
-        assert [run.output for run in runs if run.output is not None] == [n for n in range(20) if n != 3]
+        assert [run.output for run in runs if run.output is not None] == [
+            n for n in range(20) if n != 3
+        ]
 
 
 async def test_a_crash_count_falls_to_zero_when_a_step_is_recorded(client, stepwell_engine):
@@ -98,7 +106,7 @@ async def test_a_crash_count_falls_to_zero_when_a_step_is_recorded(client, stepw
         [event_id] = await engine.send(Event("t/go"))
         for n in range(3):
             for crash in (1, 2):
-                await until(lambda n=n, crash=crash: entered[f"part {n}"] == crash)
+                await until(lambda: entered[f"part {n}"] == crash)  # noqa: B023 - awaited in this turn
                 await engine.kill_worker()
                 await engine.advance("1m")
                 await engine.start_worker()
@@ -107,8 +115,12 @@ async def test_a_crash_count_falls_to_zero_when_a_step_is_recorded(client, stepw
         go_on.set()
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
-async def test_code_that_raises_what_is_no_exception_ends_in_failure(client, stepwell_engine, error):
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()]
+)
+async def test_code_that_raises_what_is_no_exception_ends_in_failure(
+    client, stepwell_engine, error
+):
     @client.create_function(fn_id="f", trigger=TriggerEvent("t/go"), retries=0)
     async def f(ctx):
         raise error
@@ -146,8 +158,7 @@ async def test_a_run_that_waits_for_nothing_that_could_come_fails(client, stepwe
     async with stepwell_engine(client) as engine:
         [event_id] = await engine.send(Event("t/go"))
         with pytest.raises(Exception, match=r"not at rest|is waiting|is running"):
-            await engine.advance("5m", patience=1.0)
-            await engine.wait(event_id, timeout=1.0)
+            await _come_to_rest(engine, event_id)
         await engine.client.cancel_run((await engine.event(event_id)).run_ids[0])
         run = await engine.wait(event_id)
         assert run.status is RunStatus.CANCELLED

@@ -37,7 +37,9 @@ async def test_every_wait_of_many_sees_the_event(client, stepwell_engine):
 
     @client.create_function(fn_id="g", trigger=TriggerEvent("t/go"))
     async def g(ctx):
-        found = await ctx.step.wait_for_event("news", event="t/news", match="data.key", timeout="1h")
+        found = await ctx.step.wait_for_event(
+            "news", event="t/news", match="data.key", timeout="1h"
+        )
         return None if found is None else found.data["n"]
 
     async with stepwell_engine(client) as engine:
@@ -92,7 +94,9 @@ async def test_an_event_sent_by_the_waiting_run_itself_is_seen(client, stepwell_
     @client.create_function(fn_id="oracle", trigger=TriggerEvent("t/question"))
     async def oracle(ctx):
         await ctx.step.sleep("think", "1s")
-        await ctx.step.send_event("say", Event("t/answer", {"id": ctx.event.data["id"], "text": "42"}))
+        await ctx.step.send_event(
+            "say", Event("t/answer", {"id": ctx.event.data["id"], "text": "42"})
+        )
 
     async with stepwell_engine(client) as engine:
         run = await run_of(engine, "t/go", after="1m")

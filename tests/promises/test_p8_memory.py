@@ -75,7 +75,9 @@ async def test_nothing_is_left_of_ended_runs_after_the_retention(client, stepwel
         }
         assert unowned == {}
         streams = [key for key in left if spec_of(key).type == "stream"]
-        assert [await engine.store.server.call(key, "XLEN", key) for key in streams] == [0] * len(streams)
+        assert [await engine.store.server.call(key, "XLEN", key) for key in streams] == [0] * len(
+            streams
+        )
 
 
 async def test_cancelled_runs_leave_no_timer_wait_or_signal(client, stepwell_engine):
@@ -103,4 +105,13 @@ async def test_cancelled_runs_leave_no_timer_wait_or_signal(client, stepwell_eng
         await engine.wait(run_id)
         await engine.settle()
         kinds = {spec_of(key).name for key, ttl in (await keys_of(engine)).items() if ttl < 0}
-        assert not kinds & {"due", "leases", "waits", "wait_paths", "resumes", "starts", "ready_keys", "ready_fns"}
+        assert not kinds & {
+            "due",
+            "leases",
+            "waits",
+            "wait_paths",
+            "resumes",
+            "starts",
+            "ready_keys",
+            "ready_fns",
+        }

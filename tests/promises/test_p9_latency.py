@@ -85,5 +85,15 @@ async def test_idle_processes_ask_the_server_next_to_nothing(client, stepwell_en
 
 _ASKED = {
     f"cmdstat_{name}"
-    for name in ("evalsha", "eval", "blpop", "xreadgroup", "ping", "info", "xautoclaim", "get", "time")
+    for name in (
+        "evalsha",
+        "eval",
+        "blpop",
+        "xreadgroup",
+        "ping",
+        "info",
+        "xautoclaim",
+        "get",
+        "time",
+    )
 }

@@ -1,8 +1,8 @@
 """When can nothing of a run go on? Then it may be suspended: its state is in the server, its coroutine can be closed.
 
 A step that cannot finish now parks on a future. A run is quiescent when each of its tasks waits, through any number of gathers,
-task groups and `asyncio.wait`s, on parked futures only. What can't be seen through (a lock, a socket, `as_completed`) counts as activity: the
-run then simply stays in memory, which is always correct.
+task groups and `asyncio.wait`s, on parked futures only. What can't be seen through (a lock, a socket, `as_completed`) counts as
+activity: the run then simply stays in memory, which is always correct.
 """
 
 import asyncio

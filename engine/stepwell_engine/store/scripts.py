@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 
 from stepwell_engine.store.keys import BY_NAME, lua_builder
 
@@ -49,7 +50,7 @@ def load(name: str) -> Script:
     return make_script(name, source, _header(text, "KEYS"), _header(text, "ARGV"))
 
 
-def _expand(text: str, folder: resources.abc.Traversable) -> str:
+def _expand(text: str, folder: Traversable) -> str:
     seen: dict[str, str] = {}
 
     def pull(source: str) -> None:

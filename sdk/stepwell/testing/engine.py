@@ -254,9 +254,7 @@ class Engine:
         """A run as it is now. Raises `RunNotFoundError`."""
         return await self.client.get_run(run_id)
 
-    async def runs(
-        self, fn_id: str | None = None, *, status: RunStatus | None = None
-    ) -> list[Run]:
+    async def runs(self, fn_id: str | None = None, *, status: RunStatus | None = None) -> list[Run]:
         """All runs (of one function, of one status) of all clients' apps, oldest first."""
         found: list[Run] = []
         cursor: str | None = None
@@ -274,7 +272,9 @@ class Engine:
         if record is None:
             return id_
         if len(record.run_ids) != 1:
-            told: Any = [f"{o.fn_id}: {o.outcome}" for o in record.outcomes] or "no function wants it"
+            told: Any = [
+                f"{o.fn_id}: {o.outcome}" for o in record.outcomes
+            ] or "no function wants it"
             raise EngineError(
                 f"event {id_} started {len(record.run_ids)} runs ({told}); wait for one by its run id, "
                 "as engine.event(...) tells it"

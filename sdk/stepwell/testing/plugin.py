@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 def stepwell_engine() -> "type[Engine]":
     """The class `stepwell.testing.Engine`: a whole engine for one test, on a clock you move.
 
-        @pytest.mark.anyio
-        async def test_order(stepwell_engine):
-            async with stepwell_engine([client]) as engine:
-                [event_id] = await engine.send(Event("shop/order", {"total": 5}))
-                await engine.advance("7d")
-                run = await engine.wait(event_id)
-                assert run.output == "shipped"
+    @pytest.mark.anyio
+    async def test_order(stepwell_engine):
+        async with stepwell_engine([client]) as engine:
+            [event_id] = await engine.send(Event("shop/order", {"total": 5}))
+            await engine.advance("7d")
+            run = await engine.wait(event_id)
+            assert run.output == "shipped"
     """
     from stepwell.testing.engine import Engine
 

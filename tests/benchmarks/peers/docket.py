@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import uvloop
 from docket import Docket, Worker
+
 from tests.benchmarks.fleet import Seat
 
 from .race import FLIGHT, Result, race

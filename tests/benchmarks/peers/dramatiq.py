@@ -6,6 +6,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.brokers.redis import RedisBroker
+
 from tests.benchmarks.fleet import Seat
 
 from .race import Result, race

@@ -7,6 +7,7 @@ from typing import Any
 import uvloop
 from taskiq.api import run_receiver_task
 from taskiq_redis import RedisStreamBroker
+
 from tests.benchmarks.fleet import Seat
 
 from .race import FLIGHT, Result, race

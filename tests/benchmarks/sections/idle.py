@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 from redis import Redis
-from tests.benchmarks.bench import Bench, Goal, Row
-from tests.benchmarks.fleet import Fleet
 
 import stepwell
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
 
 from . import program
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
+
 from tests.benchmarks.bench import Bench, Goal, Row
 
 from .bulk import Bulk, bulk, nap, scripts_us

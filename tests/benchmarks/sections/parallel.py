@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from redis import Redis
-from tests.benchmarks.bench import Bench, Goal, Row
-from tests.benchmarks.fleet import Fleet
 
 import stepwell
 from stepwell_engine.store.keys import Keys
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
 
 from . import program
 

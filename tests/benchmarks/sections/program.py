@@ -6,7 +6,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
-from tests.benchmarks.fleet import Seat
 
 import stepwell
 from stepwell_engine.coordinator import Coordinator
@@ -14,6 +13,7 @@ from stepwell_engine.store.store import Store
 from stepwell_workers.services import Services
 from stepwell_workers.uv import settle_garbage
 from stepwell_workers.worker import Worker
+from tests.benchmarks.fleet import Seat
 
 EVENT = "bench/run"
 Make = Callable[[str, Any], stepwell.Client]

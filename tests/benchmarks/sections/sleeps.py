@@ -8,12 +8,12 @@ from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 from redis import Redis
-from tests.benchmarks.bench import Bench, Goal, Row
-from tests.benchmarks.fleet import Fleet
 
 import stepwell
 from stepwell_engine.entries import blob_event
 from stepwell_engine.store.keys import Keys
+from tests.benchmarks.bench import Bench, Goal, Row
+from tests.benchmarks.fleet import Fleet
 
 from . import program
 

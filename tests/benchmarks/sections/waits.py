@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from redis.asyncio import Redis
-from tests.benchmarks.bench import Bench, Goal, Row
 
 from stepwell.events import Event, encode_event
 from stepwell.ids import event_entropy
@@ -16,6 +15,7 @@ from stepwell_engine.coordinator import Coordinator
 from stepwell_engine.expressions import index_key
 from stepwell_engine.store.transitions import Arg, NewEvent
 from stepwell_workers import memo
+from tests.benchmarks.bench import Bench, Goal, Row
 
 from .bulk import STEP, Bulk, bulk, scripts_us
 

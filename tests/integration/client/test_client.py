@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.integration.client.conftest import Hands
 
 from stepwell.client import Client
 from stepwell.errors import (
@@ -35,6 +34,7 @@ from stepwell.records import RunStatus
 from stepwell.serde.values import unpack
 from stepwell_engine.embedded import EmbeddedServer, free_port
 from stepwell_engine.store.store import Store
+from tests.integration.client.conftest import Hands
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from tests.integration.client.conftest import GROUP, Hands
 
 from stepwell.errors import (
     ConfigError,
@@ -22,6 +21,7 @@ from stepwell_engine.gateway import StoreGateway
 from stepwell_engine.listing import decode_cursor
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewRun
+from tests.integration.client.conftest import GROUP, Hands
 
 pytestmark = pytest.mark.anyio
 

@@ -1,13 +1,13 @@
 """Signals between shards: one receiver, no conflict with the gone, held values."""
 
 import pytest
-from tests.integration.client.conftest import Hands
 
 from stepwell.events import Event, encode_event
 from stepwell.ids import run_id
 from stepwell.serde.values import pack
 from stepwell_engine.signals import reserve_signal, send_signal
 from stepwell_engine.store.store import Store
+from tests.integration.client.conftest import Hands
 
 pytestmark = pytest.mark.anyio
 

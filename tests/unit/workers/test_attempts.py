@@ -4,6 +4,7 @@ import random
 from typing import Any
 
 import pytest
+
 from stepwell import Backoff, Client, NonRetriableError, Retries, RetryAfterError, StepError
 from stepwell.errors import LimitExceededError, UnserializableError
 from stepwell_workers import attempts, memo
@@ -58,7 +59,10 @@ def test_a_group_of_final_errors_is_final_and_a_mixed_one_is_not() -> None:
     assert judge(final).delay_ms is None
     assert judge(final).payload["message"] == "a"
     assert judge(mixed).delay_ms is not None
-    assert judge(ExceptionGroup("one", [ExceptionGroup("in", [NonRetriableError("x")])])).delay_ms is None
+    assert (
+        judge(ExceptionGroup("one", [ExceptionGroup("in", [NonRetriableError("x")])])).delay_ms
+        is None
+    )
 
 
 def test_the_attempts_blob_counts_and_keeps_a_bounded_stack() -> None:

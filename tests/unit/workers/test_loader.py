@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stepwell.client import Client
 
+from stepwell.client import Client
 from stepwell.errors import ConfigError
 from stepwell_workers.loader import load, source_folder
 

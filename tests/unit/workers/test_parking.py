@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+
 from stepwell_workers.parking import IN_STEP, OWNER, quiescent, task_factory
 
 pytestmark = pytest.mark.anyio
@@ -82,13 +83,17 @@ CONSTRUCTS = [gather, task_group, anyio_group, wait_all, wait_for, nested]
 
 
 @pytest.mark.parametrize("construct", CONSTRUCTS)
-async def test_parked_branches_are_quiet(construct: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+async def test_parked_branches_are_quiet(
+    construct: Callable[..., Coroutine[Any, Any, Any]],
+) -> None:
     bench = Bench()
     assert await bench.judge(lambda: construct(bench.park(), bench.park(), done()))
 
 
 @pytest.mark.parametrize("construct", CONSTRUCTS)
-async def test_one_busy_branch_is_activity(construct: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+async def test_one_busy_branch_is_activity(
+    construct: Callable[..., Coroutine[Any, Any, Any]],
+) -> None:
     bench = Bench()
     assert not await bench.judge(lambda: construct(bench.park(), bench.busy()))
 

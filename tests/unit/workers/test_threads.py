@@ -5,6 +5,7 @@ import threading
 from contextvars import ContextVar
 
 import pytest
+
 from stepwell_workers.threads import ThreadPool
 
 pytestmark = pytest.mark.anyio
