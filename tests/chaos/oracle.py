@@ -163,10 +163,18 @@ def _outcomes(runs: Sequence[Ended], journal: Journal) -> list[str]:
         direct = sum(name == f"chaos/{child}" for name, _ in journal.sent.values())
         if total[child] != total[parent] * count + direct:
             problems.append(f"{total[parent]} runs of {parent} made {total[child]} of {child}")
+    sends = Counter[tuple[str, str]]()
     for run in runs:
         key = run.data.get("key")
-        if key is not None and key not in journal.tried:
+        if key is None:
+            continue
+        sends[key, run.fn] += 1
+        if key not in journal.tried:
             problems.append(f"run {run.run} of {run.fn}: nobody sent its event {run.event}")
+    # Each key is sent once, whatever the producer had to do for it; the leaves' totals are judged above.
+    for (key, fn), count in sends.items():
+        if count > 1 and fn != "leaf":
+            problems.append(f"one send (key {key}) came to {count} runs of {fn}")
     return problems
 
 

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess, parent_process
 from pathlib import Path
 from typing import Final, Literal
 
+from stepwell_engine import timers
 from stepwell_engine.coordinator import Coordinator, Settings
 from stepwell_engine.store.store import Store
 from stepwell_workers.worker import Worker
@@ -116,6 +117,9 @@ async def _worker(place: Place) -> None:
 
 
 async def _coordinator(place: Place) -> None:
+    # As for leases: 5 s would let a stopped victim wake before anybody took its work.
+    setattr(timers, "HORIZON_MS", place.lease_ms // 5)  # noqa: B010 - it is Final to everybody else
+
     async def start() -> None:
         store = await Store.open(place.url, namespace=place.namespace, shards=place.shards)
         settings = Settings(block_ms=1_000, claim_ms=place.claim_ms)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stepwell_engine.embedded import EmbeddedServer
+from tests.chaos import witness
 from tests.chaos.arena import Arena, arena
 
 NEIGHBOURS = 99
@@ -39,5 +40,8 @@ async def test_a_function_that_kills_its_process_fails_alone_and_its_step_is_nam
             assert run.error.name == "WorkerLostError"
             assert "guilty" in run.error.message
             assert "innocent" not in run.error.message
+            # Once among all the others, then max_crashes times alone.
+            seen = [line for line in witness.read(here.place.witness) if line.step == "guilty"]
+            assert len(seen) <= 4
             ended = await here.client.list_runs(fn_id="sleeper", status="completed", limit=100)
             assert len(ended.items) == NEIGHBOURS

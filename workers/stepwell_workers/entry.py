@@ -15,13 +15,13 @@ from stepwell.function import Function
 from stepwell.group import Group
 from stepwell.step import Step
 from stepwell_engine.store.transitions import Leased, Transitions
-from stepwell_workers import outcome
+from stepwell_workers import memo, outcome
 from stepwell_workers.hooks import Hooks
 from stepwell_workers.journal import GOES_ON, Journal
 from stepwell_workers.memo import attempts_made
 from stepwell_workers.parking import OWNER, quiescent
 from stepwell_workers.replay import ReplayLogger
-from stepwell_workers.steps import Steps, read_event
+from stepwell_workers.steps import Steps
 
 if TYPE_CHECKING:
     from stepwell_workers.services import Services
@@ -133,7 +133,7 @@ class Entry:
 
     def events(self) -> list[Event]:
         """The events that started the run."""
-        return [read_event(self.fields[b"e"])]
+        return [memo.read_event(self.fields[b"e"])]
 
     async def _end(self, end: outcome.Outcome, value: Any = None) -> bool:
         """The function returned or raised: commit what that means."""

@@ -102,6 +102,4 @@ def _plain(value: bytes) -> Any:
     try:
         return unpack(value)
     except ValueError:
-        from stepwell_workers.steps import read_event
-
-        return read_event(value)
+        return memo.read_event(value)

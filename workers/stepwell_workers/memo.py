@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 import msgpack
 
 from stepwell.errors import OutputUnserializableError, StepError, UnserializableError
+from stepwell.events import Event, decode_event
 from stepwell.ids import step_key
 from stepwell.serde.values import pack, unpack
 from stepwell_engine import luapack
@@ -107,3 +108,8 @@ def add_attempt(
 def count_records(fields: dict[bytes, bytes]) -> int:
     """How many steps of a run are recorded."""
     return sum(1 for name in fields if name[:2] == b"s:")
+
+
+def read_event(blob: bytes) -> Event:
+    """The event in a blob: its internal id, then the encoded event."""
+    return decode_event(blob[26:], blob[:26].decode())

@@ -7,7 +7,7 @@ from typing import Any
 
 from stepwell.context import STEP_ATTEMPT
 from stepwell.errors import SignalConflictError, StepwellError
-from stepwell.events import Event, decode_event
+from stepwell.events import Event
 from stepwell.runtime import UNSET, Invoke, SignalWait, Wait
 from stepwell.serde.values import pack, unpack
 from stepwell_engine.store.transitions import Arg
@@ -193,7 +193,7 @@ class Steps(Ledger):
             return outgoing.wait_ops(self.entry, name, step_id, wait)
 
         found: Event | None = self.recall(
-            name, record or await self._pending(name, ops), read_event
+            name, record or await self._pending(name, ops), memo.read_event
         )
         return found
 
@@ -267,10 +267,6 @@ class Steps(Ledger):
     async def race(self, callables: Sequence[Callable[[], Any]]) -> Any:
         """Run branches concurrently; the first result."""
         return await groups.race(self, callables)
-
-
-def read_event(blob: bytes) -> Event:
-    return decode_event(blob[26:], blob[:26].decode())
 
 
 async def signal_ops(steps: Steps, name: StepName, step_id: str, wait: SignalWait) -> Sequence[Arg]:

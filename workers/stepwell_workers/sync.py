@@ -25,7 +25,7 @@ from stepwell_workers.groups import RACE
 from stepwell_workers.ledger import BRANCH, Branch
 from stepwell_workers.memo import StepName
 from stepwell_workers.parking import IN_STEP
-from stepwell_workers.steps import PLAIN, read_event, signal_ops
+from stepwell_workers.steps import PLAIN, signal_ops
 
 if TYPE_CHECKING:
     from stepwell_engine.store.transitions import Arg
@@ -240,7 +240,9 @@ class SyncSteps:
     def wait(self, step_id: str, wait: Wait) -> Event | None:
         """Wait for an event."""
         found: Event | None = self._pending(
-            step_id, lambda name: outgoing.wait_ops(self.entry, name, step_id, wait), read_event
+            step_id,
+            lambda name: outgoing.wait_ops(self.entry, name, step_id, wait),
+            memo.read_event,
         )
         return found
 

@@ -14,7 +14,8 @@ from .bulk import Bulk, bulk, nap, scripts_us
 RUNS = 1_000_000
 ROUNDS = 20
 BATCH = 1_000
-LISTPACK = 2048
+# The embedded server's own setting isn't what a user's server has.
+DEFAULT, LARGE = 64, 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,10 @@ class Figures:
     beside_us: float
 
 
-async def measure(url: str, runs: int, listpack: int | None) -> Figures:
+async def measure(url: str, runs: int, listpack: int) -> Figures:
     """Make the runs and lease others before and after."""
     async with Redis.from_url(url, protocol=2) as redis:
-        if listpack is not None:
-            await redis.config_set("hash-max-listpack-value", listpack)
+        await redis.config_set("hash-max-listpack-value", listpack)
         async with bulk(url) as made:
             empty = await _leasing(made, redis)
             before = int((await redis.info("memory"))["used_memory"])
@@ -58,7 +58,7 @@ async def _leasing(made: Bulk, redis: "Redis") -> float:
 def section(bench: Bench) -> Iterator[Row]:
     """Rows `memory/a run …` in KiB and `memory/lease …` in µs, with the server's defaults and with larger listpacks."""
     runs = bench.size(RUNS, least=10_000)
-    for label, listpack in (("", None), (f", listpack {LISTPACK}", LISTPACK)):
+    for label, listpack in (("", DEFAULT), (f", listpack {LARGE}", LARGE)):
         with bench.server() as url:
             figures = asyncio.run(measure(url, runs, listpack))
         small, note = Goal("<=", 1.5, of="value"), f"{runs:,} sleeping runs"

@@ -17,10 +17,11 @@ from stepwell_engine.store.transitions import Arg, NewEvent
 from stepwell_workers import memo
 from tests.benchmarks.bench import Bench, Goal, Row
 
-from .bulk import STEP, Bulk, bulk, scripts_us
+from .bulk import STEP, Bulk, bulk, nap, scripts_us
 
 WAITS = 1_000_000
 FEW = 10
+SLEEPERS = 100_000
 EVENTS = 200
 PAID = "bench/paid"
 EXPRESSION = "event.data.number == async.data.order"
@@ -47,24 +48,33 @@ def wait(order: int) -> Sequence[Arg]:
     return ("w", STEP, 86_400_000, PAID, PATH.encode() + b"\0" + key, PATH, head, "")
 
 
-async def measure(url: str, waits: int) -> Figures:
-    """Waits in place, then events for some of them, one after the other; medians of all events."""
-    rounds = max(1, EVENTS // waits)
-    times: list[float] = []
-    costs: list[float] = []
+async def measure(url: str, waits: int, sleepers: int = 0) -> list[Figures]:
+    """Ten waits at a time, beside that many sleeping runs; then, if more are asked for, `waits`."""
     async with (
         Redis.from_url(url, protocol=2) as redis,
         bulk(url) as made,
         Coordinator(made.store),
     ):
-        for _ in range(rounds):
-            await made.parked(waits, wait)
-            for order in range(0, waits, max(1, waits * rounds // EVENTS)):
-                _, before = await scripts_us(redis)
-                times.append(await _matched(made, order))
-                _, after = await scripts_us(redis)
-                costs.append(after - before)
-            await made.finish(await made.lease())
+        await made.parked(sleepers, nap)
+        found = [await _medians(made, redis, FEW)]
+        if waits > FEW:
+            found.append(await _medians(made, redis, waits))
+        return found
+
+
+async def _medians(made: Bulk, redis: "Redis", waits: int) -> Figures:
+    """Events, one after the other, for waits that are spread evenly over all."""
+    rounds = max(1, EVENTS // waits)
+    times: list[float] = []
+    costs: list[float] = []
+    for _ in range(rounds):
+        await made.parked(waits, wait)
+        for order in range(0, waits, max(1, waits * rounds // EVENTS)):
+            _, before = await scripts_us(redis)
+            times.append(await _matched(made, order))
+            _, after = await scripts_us(redis)
+            costs.append(after - before)
+        await made.finish(await made.lease())
     return Figures(statistics.median(times), statistics.median(costs))
 
 
@@ -82,18 +92,25 @@ async def _matched(made: Bulk, order: int) -> float:
 
 
 def section(bench: Bench) -> Iterator[Row]:
-    """Rows `waits/…` of ten and of a million waits: ms from send to queue, and µs of server time."""
-    many = bench.size(WAITS, least=10_000)
+    """Rows `waits/…`: ms from send to queue and µs of server time, of ten waits on an empty server, of ten on one that holds
+    sleeping runs (what any data costs: caches, the heap's age), and of a million there.
+    """
+    many, sleepers = bench.size(WAITS, least=10_000), bench.size(SLEEPERS, least=10_000)
     with bench.server() as url:
-        ten = asyncio.run(measure(url, FEW))
+        (ten,) = asyncio.run(measure(url, FEW))
     with bench.server() as url:
-        million = asyncio.run(measure(url, many))
-    goal, note = Goal("<=", 1.5), f"{many:,} waits"
+        beside, million = asyncio.run(measure(url, many, sleepers))
     for what, unit in (("send to queue", "ms"), ("server time", "µs")):
-        name = f"{what}, {FEW} waits"
-        few_value, many_value = (ten.ms, million.ms) if unit == "ms" else (ten.us, million.us)
-        yield Row("waits", name, few_value, unit, lower=True)
+        first, second, third = (
+            figures.ms if unit == "ms" else figures.us for figures in (ten, beside, million)
+        )
+        control = Row("waits", f"{what}, {FEW} waits", first, unit, lower=True)
+        yield control
         yield Row(
-            "waits", f"{what}, many", many_value, unit, against=f"waits/{name}", goal=goal,
-            lower=True, note=note,
+            "waits", f"{what}, {FEW} beside sleepers", second, unit, against=control.key, lower=True,
+            note=f"{sleepers:,} sleeping runs",
+        )  # fmt: skip
+        yield Row(
+            "waits", f"{what}, many", third, unit, against=control.key, goal=Goal("<=", 1.5),
+            lower=True, note=f"{many:,} waits",
         )  # fmt: skip
