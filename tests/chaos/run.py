@@ -6,6 +6,7 @@ Prints the seed and the plan, and what would be needed to see a failure again. E
 import argparse
 import asyncio
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -54,6 +55,8 @@ async def main(arguments: argparse.Namespace) -> int:
     report, problems = await storm(plan, folder)
     if problems:
         _show(plan, report, problems, folder)
+    else:
+        shutil.rmtree(folder)
     failures = len(problems)
     if arguments.long:
         cases = every_case()
