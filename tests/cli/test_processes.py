@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -94,8 +96,22 @@ def test_killed_worker_and_coordinator_lose_nothing(started: Processes, cli: Cli
     assert "its worker was lost" in cli.run("runs", "show", run_id).stdout
 
 
+def free_pair() -> int:
+    """A free port whose next one is free too, below those that the system gives to others meanwhile."""
+    for port in random.Random().sample(range(21_000, 29_000, 2), 100):
+        try:
+            with (
+                socket.create_server(("127.0.0.1", port)),
+                socket.create_server(("127.0.0.1", port + 1)),
+            ):
+                return port
+        except OSError:
+            continue
+    raise AssertionError("no two ports in a row are free")
+
+
 def test_two_processes_with_their_own_metrics(started: Processes, cli: Cli) -> None:
-    port = free_port()
+    port = free_pair()
     pool = started.start(
         "worker", "jobs:client", "--processes", "2", "--metrics-port", str(port), "--drain", "2s"
     )

@@ -32,8 +32,9 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
             "records": [("e", b"r")],
             "runs": [RUN],
             "record_ttl_ms": 1,
+            "guard": [b"3", "name"],
         },
-        {"entry": 2},
+        {"entry": 2, "guard": 2},
     ),
     "plan": ({"event": "e", "record": b"r", "ttl_ms": 1}, {}),
     "lease": (

@@ -58,7 +58,6 @@ class Entry:
         self.began = services.monotonic()
         self.started_ms = services.clock.now_ms()
         self.root: asyncio.Task[Any] | None = None
-        self.tasks: set[asyncio.Task[Any]] | None = None
         self.steps = Steps(self)
         self.hooks: Hooks | None = None
         self.finishing = False
@@ -75,8 +74,8 @@ class Entry:
         OWNER.set(self)
         while True:
             again = await self._pass()
-            # Tasks that nobody awaited belong to the pass that made them.
-            self._sweep_tasks()
+            # What nobody awaited belongs to the pass that made it: its next step call ends it.
+            self.steps.abandon()
             if not again:
                 break
             self.fields = await self.services.read_run(self.shard, self.run_id)
@@ -211,18 +210,6 @@ class Entry:
             # What was buffered came first: a timer must not be remembered without it.
             self.services.spawn(self.journal.go_on(self.steps.take_buffer()))
 
-    def adopt(self, task: "asyncio.Task[Any]") -> None:
-        """A task was made by the run's code (parking.TaskOwner)."""
-        if self.tasks is None:
-            self.tasks = set()
-        self.tasks.add(task)
-
-    def _sweep_tasks(self) -> None:
-        tasks, self.tasks = self.tasks, None
-        for task in tasks or ():
-            if not task.done() and task is not self.root:
-                task.cancel()
-
     # --- quiescence ---
 
     def check_soon(self) -> None:
@@ -261,7 +248,7 @@ class Entry:
 
     def _quiet(self) -> bool:
         parked = self.steps.futures()
-        tasks = [t for t in self.tasks if not t.done()] if self.tasks else []
+        tasks = [t for t in self.steps.tasks if not t.done()]
         assert self.root is not None
         return quiescent([self.root, *tasks], parked)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from stepwell.errors import StepwellError
 from stepwell_engine.store.transitions import Leased, Transitions
+from stepwell_workers.batching import STRIDE
 
 if TYPE_CHECKING:
     from stepwell_engine.store.store import Store
@@ -127,11 +128,12 @@ class Fetcher:
             )
         finally:
             self._suspects -= allowance
-        for leased in taken:
-            self._active += 1
-            if leased.suspect:
-                self._suspects += 1
+        self._active += len(taken)
+        self._suspects += sum(leased.suspect for leased in taken)
+        for index, leased in enumerate(taken, 1):
             self._begin(transitions, leased)
+            if index % STRIDE == 0:
+                await asyncio.sleep(0)
         return len(taken)
 
     def bell_groups(self) -> list[list[tuple[str, int]]]:

@@ -47,6 +47,7 @@ class Ledger:
     """
 
     __slots__ = (
+        "abandoned",
         "active",
         "buffer",
         "buffered",
@@ -57,10 +58,12 @@ class Ledger:
         "fields",
         "journal",
         "last_parked",
+        "loop",
         "mode",
         "parked",
         "recorded",
         "registering",
+        "tasks",
         "timed_out",
         "timer",
         "unseen",
@@ -71,11 +74,14 @@ class Ledger:
         self.entry = entry
         self.fields = entry.fields
         self.journal = entry.journal
+        self.loop = asyncio.get_running_loop()
         self.counts: dict[str, int] = {}
         self.parked: dict[str, Parked] = {}
         self.registering: list[Parked] = []
         self.candidates: dict[str, tuple[StepName, str]] = {}
         self.executing = 0
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.abandoned = False
         self.active: dict[str, tuple[float, asyncio.Task[Any]]] = {}
         self.timed_out: set[str] = set()
         self.yielding = ""
@@ -119,7 +125,7 @@ class Ledger:
                 self.unseen -= 1
             return name, record
         self.unseen = 0
-        if self.entry.closing:
+        if self.entry.closing or self.abandoned:
             raise asyncio.CancelledError
         return name, None
 
@@ -152,6 +158,7 @@ class Ledger:
     async def _park(
         self, name: StepName, ops: Sequence[Arg] = (), *, registered: bool = False
     ) -> bytes | None:
+        self.joined()
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self.parked[name.key] = parked = Parked(name, future, registered)
         self.last_parked = name.step_id
@@ -166,6 +173,20 @@ class Ledger:
             return await future
         finally:
             self.parked.pop(name.key, None)
+
+    def joined(self) -> "asyncio.Task[Any]":
+        """The task of this step call, noted: the run is at rest only when each task that ever called a step is."""
+        task = asyncio.current_task(self.loop)
+        assert task is not None
+        if task is not self.entry.root:
+            self.tasks.add(task)
+        return task
+
+    def abandon(self) -> None:
+        """The pass is over: what is parked will not be woken, and no step of it runs any more."""
+        self.abandoned = True
+        for parked in list(self.parked.values()):
+            parked.future.cancel()
 
     def futures(self) -> set["asyncio.Future[Any]"]:
         """What the parked steps wait on."""

@@ -6,39 +6,16 @@ activity: the run then simply stays in memory, which is always correct.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
-
-class TaskOwner(Protocol):
-    """Whoever wants to know the tasks that are made inside it."""
-
-    def adopt(self, task: "asyncio.Task[Any]") -> None:
-        """A task was made in this owner's context."""
-
-
-OWNER: ContextVar[TaskOwner | None] = ContextVar("stepwell_owner", default=None)
+# The entry whose code runs here.
+OWNER: ContextVar[object | None] = ContextVar("stepwell_owner", default=None)
 IN_STEP: ContextVar[bool] = ContextVar("stepwell_in_step", default=False)
 
 Waitable = asyncio.Future[Any]
-
-
-def task_factory(
-    loop: asyncio.AbstractEventLoop,
-    coro: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
-    **options: Any,
-) -> "asyncio.Task[Any]":
-    """A task factory that tells a run of the tasks its code makes, even those nobody awaits.
-
-    Tasks made inside a step's callback are the callback's own affair.
-    """
-    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **options)
-    owner = OWNER.get()
-    if owner is not None and not IN_STEP.get():
-        owner.adopt(task)
-    return task
 
 
 def quiescent(tasks: Iterable["asyncio.Task[Any]"], parked: set[Waitable]) -> bool:

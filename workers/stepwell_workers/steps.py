@@ -106,9 +106,7 @@ class Steps(Ledger):
     ) -> Any:
         """Call user code as a step: marked as such, watched by the step timeout."""
         entry = self.entry
-        # Asking the loop costs a tenth of a short step; with no other tasks it can only be the root.
-        task = asyncio.current_task() if entry.tasks else entry.root
-        assert task is not None
+        task = self.joined()
         mark = IN_STEP.set(True)
         number = STEP_ATTEMPT.set(attempt)
         self.executing += 1

@@ -25,7 +25,6 @@ from stepwell_workers.counters import Counters
 from stepwell_workers.entry import CANCEL, LOST, YIELD, Entry
 from stepwell_workers.fetch import Fetcher
 from stepwell_workers.heartbeat import Heartbeat, Lost
-from stepwell_workers.parking import task_factory
 from stepwell_workers.services import Services
 from stepwell_workers.sync import SyncEntry
 from stepwell_workers.threads import ThreadPool
@@ -101,7 +100,6 @@ class Worker:
     async def start(self) -> None:
         """Connect, publish the functions, begin to lease."""
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(task_factory)
         self._last_poll = loop.time()
         self.store = await self._open("stepwell-worker")
         for warning in self.store.warnings:

@@ -138,12 +138,19 @@ class Transitions:
         runs: Sequence[NewRun],
         *,
         record_ttl_ms: int,
+        guard: Sequence[Arg] = (),
     ) -> int:
-        """Create runs, write event records and acknowledge the entries that caused them."""
+        """Create runs, write event records and acknowledge the entries that caused them; returns how many were created.
+
+        `guard` (single-shard namespaces): the registry's version, then event names. Unless the version is that one and nobody waits for
+        any of the names, nothing is written and -1 is returned.
+        """
         args: list[Arg] = [
             self._clock.offset_ms,
             group,
             record_ttl_ms,
+            len(guard),
+            *guard,
             len(entries),
             *entries,
             len(records),

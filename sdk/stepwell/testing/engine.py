@@ -91,9 +91,6 @@ class Engine:
         await self._stack.aclose()
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        loop = asyncio.get_running_loop()
-        # A worker sets its own; the test's loop may outlive this engine.
-        stack.callback(loop.set_task_factory, loop.get_task_factory())
         if not self.url:
             self.url = await asyncio.to_thread(shared_url, self._server)
         self.store = await Store.open(

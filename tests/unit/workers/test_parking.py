@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from stepwell_workers.parking import IN_STEP, OWNER, quiescent, task_factory
+from stepwell_workers.parking import quiescent
 
 pytestmark = pytest.mark.anyio
 
@@ -117,27 +117,3 @@ async def test_a_woken_step_is_activity_before_its_task_has_run() -> None:
     future.set_result(None)
     assert not quiescent([task], bench.parked)
     await task
-
-
-async def test_the_owner_hears_of_tasks_nobody_awaits_but_not_of_a_steps_own() -> None:
-    class Owner:
-        def __init__(self) -> None:
-            self.tasks: list[asyncio.Task[Any]] = []
-
-        def adopt(self, task: asyncio.Task[Any]) -> None:
-            self.tasks.append(task)
-
-    loop = asyncio.get_running_loop()
-    owner = Owner()
-    loop.set_task_factory(task_factory)
-    mark = OWNER.set(owner)
-    try:
-        orphan = asyncio.create_task(done())
-        inside = IN_STEP.set(True)
-        private = asyncio.create_task(done())
-        IN_STEP.reset(inside)
-    finally:
-        OWNER.reset(mark)
-        loop.set_task_factory(None)
-    await asyncio.gather(orphan, private)
-    assert owner.tasks == [orphan]

@@ -1,7 +1,8 @@
 -- fanout.lua  What a batch of events causes on this shard, and their acknowledgement, in one write.
 -- KEYS root
--- ARGV offset group record_ttl acks [entry]... events [event record]... [fn lane start noemit parent key count [run blob created]...]...
--- Runs of one kind share what they have in common.
+-- ARGV offset group record_ttl guards [guard]... acks [entry]... events [event record]... [fn lane start noemit parent key count [run blob created]...]...
+-- Runs of one kind share what they have in common. Guards: the registry's version and event names; unless it is that version and nobody
+-- waits for those names, nothing is written and -1 is returned: the caller guessed, to save asking first.
 -- An entry is acknowledged and deleted in the same write as its effects: a redelivered batch finds its runs existing, since a
 -- run's hash outlives every delivery of its event (sweep.lua waits for the streams). A batch whose entries are all gone was handled by
 -- another coordinator, with its plan: this late word does nothing. Returns how many runs were created.
@@ -9,6 +10,14 @@
 local consumers, ttl = ARGV[2], ARGV[3]
 local at = 4
 local n = tonumber(ARGV[at])
+if n > 0 then
+  if redis.call('GET', k_functions_version()) ~= ARGV[at + 1] then return -1 end
+  for i = at + 2, at + n do
+    if redis.call('EXISTS', k_wait_paths(ARGV[i])) == 1 then return -1 end
+  end
+end
+at = at + n + 1
+n = tonumber(ARGV[at])
 if n > 0 then
   local left = 0
   for from = at + 1, at + n, 1000 do
