@@ -70,15 +70,15 @@ class Batcher:
 async def _settle(reply: Any, futures: "Sequence[asyncio.Future[Any]]") -> None:
     try:
         results = await reply
+        for index, (future, result) in enumerate(zip(futures, results, strict=True), 1):
+            if not future.done():
+                future.set_result(result)
+            if index % STRIDE == 0:
+                await asyncio.sleep(0)
     except BaseException as error:
+        # Whatever it is, nobody must wait for ever: each caller decides on its own.
         for future in futures:
             if not future.done():
                 future.set_exception(error) if isinstance(error, Exception) else future.cancel()
         if not isinstance(error, Exception):
             raise
-        return
-    for index, (future, result) in enumerate(zip(futures, results, strict=True), 1):
-        if not future.done():
-            future.set_result(result)
-        if index % STRIDE == 0:
-            await asyncio.sleep(0)

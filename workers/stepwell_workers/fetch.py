@@ -93,8 +93,11 @@ class Fetcher:
             self._last = chosen[-1]
             each = min(MOST, max(1, free // len(chosen)))
             try:
-                counts = await asyncio.gather(*(self._lease(shard, each) for shard in chosen))
-                await self._lease_suspect(chosen[1:])
+                if len(chosen) == 1:
+                    counts = [await self._lease(chosen[0], each)]
+                else:
+                    counts = await asyncio.gather(*(self._lease(shard, each) for shard in chosen))
+                    await self._lease_suspect(chosen[1:])
             except StepwellError:
                 await asyncio.sleep(1.0)
                 continue
@@ -159,11 +162,13 @@ class Fetcher:
                     keys[0], "BLPOP", *keys, BLOCK, timeout=BLOCK, label="bell"
                 )
             except StepwellError:
+                # A ring may have been popped and lost with its reply.
                 await asyncio.sleep(1.0)
-                continue
+                reply = None
+            else:
+                self._on_poll()
             if reply is None:
                 self._rung.update(shards.values())
             else:
                 self._rung.add(shards[reply[0].decode()])
-            self._on_poll()
             self._changed.set()
