@@ -23,7 +23,7 @@ GROUP: Final = "stepwell"
 RECORD_TTL_MS: Final = 172_800_000  # the 24 h of de-duplication, and as much again as margin
 
 # What one call may hold the server for, and send at once.
-_MAX_RUNS: Final = 1000
+_MAX_RUNS: Final = 100
 _MAX_ENTRIES: Final = 1000
 _MAX_BYTES: Final = 8 << 20
 
@@ -228,9 +228,16 @@ class Fanout:
         return not runs
 
     async def _write(self, chunks: Iterable[Chunk]) -> None:
-        """Write chunks, all at once."""
-        filled = [chunk for chunk in chunks if chunk.acks or chunk.runs or chunk.records]
-        await asyncio.gather(*(self._write_one(chunk) for chunk in filled))
+        """Write chunks, those of one shard one after another: the server turns to others in between."""
+        shards: dict[int, list[Chunk]] = {}
+        for chunk in chunks:
+            if chunk.acks or chunk.runs or chunk.records:
+                shards.setdefault(chunk.shard, []).append(chunk)
+        await asyncio.gather(*(self._write_in_turn(some) for some in shards.values()))
+
+    async def _write_in_turn(self, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            await self._write_one(chunk)
 
     async def _write_one(self, chunk: Chunk, *, guard: Sequence[Arg] = ()) -> bool:
         """Write a chunk; False when the `guard` does not hold: then nothing was written."""

@@ -61,7 +61,13 @@ def coordinator(seat: Seat, url: str, shards: int | None = None) -> None:
     _settle(seat, main)
 
 
-def worker(seat: Seat, url: str, starts: Any = None, make: Make = make_client) -> None:
+# As many runs in hand as the bare path has: two pipelines of 200.
+IN_HAND = 400
+
+
+def worker(
+    seat: Seat, url: str, starts: Any = None, make: Make = make_client, in_hand: int = IN_HAND
+) -> None:
     """A worker process of the client that `make(url, starts)` gives; counts the runs it has ended."""
     ended = Services.ended
 
@@ -73,7 +79,7 @@ def worker(seat: Seat, url: str, starts: Any = None, make: Make = make_client) -
     Services.ended = counted  # type: ignore[method-assign] # counts ends where they are known to be recorded
 
     async def main(seat: Seat) -> None:
-        await Worker([make(url, starts)]).start()
+        await Worker([make(url, starts)], concurrency=in_hand).start()
         settle_garbage()
         seat.arrive()
         await asyncio.Event().wait()
