@@ -6,7 +6,7 @@ Each method is one script, so one atomic write. All of them may be sent again af
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from stepwell.clock import Clock
@@ -41,16 +41,15 @@ class NewRun(NamedTuple):
     parent: str = ""
     key: str = ""
 
-    @property
-    def kind(self) -> tuple[str, str, int, bool, str, str]:
-        """What runs of one kind share."""
-        return (self.number, self.lane, self.start_ms, self.no_emit, self.parent, self.key)
+
+# What runs of one kind share: number, lane, start_ms, no_emit, parent, key.
+_KIND = itemgetter(1, 2, 4, 6, 7, 8)
 
 
 def run_args(runs: Sequence[NewRun]) -> list[Arg]:
     """Runs as fanout.lua takes them: consecutive ones of one kind under one head."""
     args: list[Arg] = []
-    for (number, lane, start, no_emit, parent, key), group in groupby(runs, attrgetter("kind")):
+    for (number, lane, start, no_emit, parent, key), group in groupby(runs, _KIND):
         many = list(group)
         args += (number, lane, start, "1" if no_emit else "", parent, key, len(many))
         for run in many:
