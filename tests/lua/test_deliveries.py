@@ -107,6 +107,16 @@ async def test_nothing_is_delivered_to_a_run_that_ended(shard: Shard) -> None:
     assert not await shard.t.resolve(shard.new_id(), step("a"), "", "v", b"x", early=True)
 
 
+async def test_sent_again_after_the_run_has_ended_with_it(shard: Shard) -> None:
+    item = await shard.leased()
+    await shard.commit(item, "S", ops=wait("a", "app/x"))
+    assert await shard.t.resolve(item.run_id, step("a"), "", "v", b"event")
+    (again,) = await shard.lease()
+    await shard.commit(again, "F", "c", b"", b"")
+    assert await shard.t.resolve(item.run_id, step("a"), "", "v", b"event", early=True)
+    assert not await shard.t.resolve(item.run_id, step("a"), "", "v", b"other", early=True)
+
+
 async def test_candidates_by_page(shard: Shard) -> None:
     item = await shard.leased()
     ops = (

@@ -7,14 +7,16 @@
 --- include run
 local run, step, key = ARGV[2], ARGV[3], k_run(ARGV[2])
 local f = redis.call('HMGET', key, 'st', 'p:' .. step, 's:' .. step)
-if not f[1] or ended(f[1]) then return 0 end
+if not f[1] then return 0 end
+-- Sent again after a lost reply, it may find a run that has gone on, or even ended, with what the first one brought.
+if f[3] then return string.find(f[3], ARGV[6], 1, true) and 1 or 0 end
+if ended(f[1]) then return 0 end
 if f[2] then
   local p = cmsgpack.unpack(f[2])
   if ARGV[4] ~= '' and digits(p[3]) ~= ARGV[4] then return 0 end
   complete(run, step, p, ARGV[5], ARGV[6])
   return 1
 end
-if f[3] then return string.find(f[3], ARGV[6], 1, true) and 1 or 0 end
 if ARGV[7] ~= '1' then return 0 end
 redis.call('HSET', key, 's:' .. step, 'x' .. cmsgpack.pack({ ARGV[5], NOW, '', ARGV[6] }))
 redis.call('HINCRBY', key, 'dv', 1)
