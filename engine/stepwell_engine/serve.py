@@ -10,6 +10,7 @@ from typing import Final
 
 from stepwell.durations import Duration
 from stepwell_engine.coordinator import Coordinator
+from stepwell_engine.garbage import settle_garbage
 from stepwell_engine.health import Health
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.store.store import Store
@@ -61,6 +62,7 @@ async def serve(
                 logger.info("metrics and health on port %d", health.port)
             told = stack.enter_context(_told_to_stop())
             async with coordinator:
+                settle_garbage()
                 logger.info("coordinator %s serves %d shard(s)", coordinator.id, len(store.shards))
                 if started is not None:
                     started(coordinator)

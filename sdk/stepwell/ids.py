@@ -130,11 +130,6 @@ def event_shard(key: str, shards: int) -> int:
     return 0 if shards == 1 else _bits80(key.encode()) % shards
 
 
-def event_id_hash(event_id: str) -> str:
-    """The 16 characters under which a user's event id is remembered for de-duplication."""
-    return _chars16(_bits80(event_id.encode()))
-
-
 @lru_cache(maxsize=8192)
 def step_key(step_id: str, index: int) -> str:
     """The 16-character key of the `index`-th use of a step id in a run.

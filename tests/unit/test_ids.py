@@ -80,4 +80,3 @@ def test_shards_are_decided_by_names_alone():
     assert shards == set(range(8))
     assert ids.function_shard("app", "fn", 1) == ids.event_shard("key", 1) == 0
     assert {ids.event_shard(f"k{n}", 4) for n in range(100)} == set(range(4))
-    assert len(ids.event_id_hash("order-7")) == 16

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
+from stepwell_engine.garbage import settle_garbage
 from stepwell_engine.health import Health
 from stepwell_workers.child import watch_parent
 from stepwell_workers.lag import LagWatch
@@ -53,6 +54,7 @@ async def serve(
         stack.callback(lag.stop)
         sampling = asyncio.create_task(poll.run(), name="stepwell-poll")
         stack.callback(sampling.cancel)
+        settle_garbage()
         logger.info("worker %s is ready", worker.worker_id)
         if started is not None:
             started(worker)

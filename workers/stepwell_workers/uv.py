@@ -1,7 +1,6 @@
 """Runs a coroutine on uvloop where it is installed, else on asyncio's own loop."""
 
 import asyncio
-import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -24,13 +23,3 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def settle_garbage() -> None:
-    """Tell the collector that what is loaded now stays, and to look less often: for a server process, once it has started.
-
-    A run makes a few dozen objects that die by reference count; scanning every module for them costs a tenth of a worker's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)

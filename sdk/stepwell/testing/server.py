@@ -24,13 +24,6 @@ def shared_url(kind: Kind = "auto") -> str:
         return server.url
 
 
-def stop_shared() -> None:
-    """End the servers now rather than with the process."""
-    with _lock:
-        while _servers:
-            _servers.popitem()[1].stop()
-
-
 def _start(kind: Kind) -> EmbeddedServer | EmbeddedCluster:
     if kind == "cluster":
         return EmbeddedCluster()

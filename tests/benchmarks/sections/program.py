@@ -9,9 +9,9 @@ import uvloop
 
 import stepwell
 from stepwell_engine.coordinator import Coordinator
+from stepwell_engine.garbage import settle_garbage
 from stepwell_engine.store.store import Store
 from stepwell_workers.services import Services
-from stepwell_workers.uv import settle_garbage
 from stepwell_workers.worker import Worker
 from tests.benchmarks.fleet import Seat
 
