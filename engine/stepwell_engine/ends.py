@@ -22,20 +22,18 @@ _STATUS: Final = {b"c": "Completed", b"f": "Failed", b"k": "Cancelled"}
 
 async def load_ends(
     store: Store, registry: Registry, shard: int, entries: Sequence[Entry]
-) -> tuple[list[Entry], list[Entry]]:
-    """Fill in ends with their ids and data: (events, entries whose run is gone). Raises ServerUnavailableError."""
+) -> list[Entry]:
+    """The events that ends refer to, one for each run that is still there. Raises ServerUnavailableError."""
     keys = store.keys(shard)
+    entries = [entry._replace(run=run) for entry in entries for run in entry.ended]
     calls = [store.server.call(keys.root, "HMGET", keys.run(e.run), *_FIELDS) for e in entries]
     replies: list[list[bytes | None]] = await asyncio.gather(*calls)
     events: list[Entry] = []
-    gone: list[Entry] = []
     for entry, values in zip(entries, replies, strict=True):
         run = dict(zip(_FIELDS, values, strict=True))
-        if run["st"] is None or entry.name not in _TAILS:
-            gone.append(entry)
-        else:
+        if run["st"] is not None and entry.name in _TAILS:
             events.append(_filled(entry, run, registry))
-    return events, gone
+    return events
 
 
 def end_id(name: str, run: str, ms: int) -> str:

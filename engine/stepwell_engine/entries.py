@@ -12,7 +12,7 @@ USER, INVOKED, ENDED, LOOK = "u", "v", "f", "l"
 class Entry(NamedTuple):
     """One accepted event. `sid` is its stream entry, `us` the accept time.
 
-    Ends and look-backs have no id and no data but `run`: the run that ended, "run:step" of the wait.
+    Ends and look-backs have no id and no data but `run`: the runs that ended, their ids in a row, or "run:step" of the wait.
     """
 
     sid: bytes
@@ -23,6 +23,16 @@ class Entry(NamedTuple):
     data: bytes
     extra: bytes = b""
     run: str = ""
+
+    @property
+    def ended(self) -> list[str]:
+        """The runs that ended, of an end."""
+        return [self.run[at : at + 26] for at in range(0, len(self.run), 26)]
+
+    @property
+    def events(self) -> int:
+        """How many events the entry stands for."""
+        return len(self.run) // 26 if self.kind == ENDED else 1
 
     @property
     def blob(self) -> bytes:
@@ -52,8 +62,7 @@ class Batch:
                 if kind == b"u" or kind == b"v":
                     add(Entry(sid, kind.decode(), _ulid(id_), name.decode(), int(us), data, extra))
                 elif kind == b"f":
-                    run = _ulid(data)
-                    add(Entry(sid, ENDED, "", name.decode(), int(us), b"", b"", run))
+                    add(Entry(sid, ENDED, "", name.decode(), int(us), b"", b"", _ulids(data)))
                 elif kind == b"l":
                     add(Entry(sid, LOOK, "", name.decode(), int(us), b"", b"", data.decode()))
                 elif kind == b"w":
@@ -72,6 +81,13 @@ class Batch:
 def _ulid(raw: bytes) -> str:
     text = raw.decode()
     if not is_ulid(text):
+        raise ValueError(text)
+    return text
+
+
+def _ulids(raw: bytes) -> str:
+    text = raw.decode()
+    if not text or len(text) % 26 or not is_ulid(text[:26]):
         raise ValueError(text)
     return text
 

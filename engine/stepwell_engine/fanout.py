@@ -51,12 +51,16 @@ class Chunk:
         self.size = 0
 
     def add(self, entry: Entry, runs: Sequence[NewRun], record: bytes) -> None:
-        """An entry to acknowledge with what it causes; no record if that is empty."""
-        self.acks.append(entry.sid)
+        """An entry to acknowledge with what it causes; no record if that is empty.
+
+        An entry of ends says several events: it is acknowledged when all of them are handled.
+        """
+        if entry.kind != ENDED:
+            self.acks.append(entry.sid)
         if record:
             self.records.append((entry.id, record))
+            self.size += len(record)
         self.create(runs)
-        self.size += len(record)
 
     def create(self, runs: Sequence[NewRun]) -> None:
         """Runs to create."""
@@ -142,7 +146,7 @@ class Fanout:
         return True
 
     def _count(self, batches: Sequence[Batch], unmatched: int) -> None:
-        self._metrics.events_accepted.inc(sum(len(batch.entries) for batch in batches))
+        self._metrics.events_accepted.inc(sum(e.events for b in batches for e in b.entries))
         self._metrics.events_unmatched.inc(unmatched)
 
     async def poison(self, shard: int, entry: Entry, why: str) -> None:
@@ -199,12 +203,11 @@ class Fanout:
                 if route.empty:
                     # There is one for every run: it leaves no trace.
                     chunk.acks.append(entry.sid)
-                    unmatched += 1
+                    unmatched += entry.events
                 else:
                     special.append(Work(entry, route, shard))
             elif plain[name] if name in plain else plain.setdefault(name, route.plain(shard)):
-                runs, record = start_all(entry, route.always, route.name_bytes, shard)
-                chunk.add(entry, runs, record)
+                chunk.add(entry, start_all(entry, route.always, route.name_bytes, shard), b"")
             else:
                 decided = plan(Work(entry, route, shard), registry, now)
                 if decided.local:
@@ -264,6 +267,10 @@ class Fanout:
     async def _special(self, works: list[Work], awaited: Awaited) -> None:
         """Ends, invokes, events that are waited for, and those that reach other shards."""
         works = await self._answer(works)
+        ends: dict[int, Chunk] = {}
+        for work in works:
+            if work.entry.kind == ENDED:
+                ends.setdefault(work.shard, Chunk(work.shard)).acks.append(work.entry.sid)
         works = await self._complete(works)
         noted = await self._recent.note(works)
         if noted:
@@ -285,6 +292,7 @@ class Fanout:
         self._metrics.events_unmatched.inc(unmatched)
         await self._write(chunks.values())
         await self._spread([p for p in plans if not p.local])
+        await self._write(ends.values())
 
     async def _answer(self, works: list[Work]) -> list[Work]:
         """Waits that look back, answered from what was noted so far; returns the other entries.
@@ -313,11 +321,8 @@ class Fanout:
                     work.read_target()
                 ready.append(work)
         for shard, entries in ends.items():
-            events, gone = await load_ends(self._store, self._registry, shard, entries)
+            events = await load_ends(self._store, self._registry, shard, entries)
             ready += [Work(e, self._registry.route(e.name), shard) for e in events]
-            chunk = Chunk(shard)
-            chunk.acks += [e.sid for e in gone]
-            await self._write([chunk])
         return ready
 
     async def _refuse(self, decided: Plan) -> None:

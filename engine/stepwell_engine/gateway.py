@@ -15,7 +15,7 @@ from stepwell.ids import event_entropy, event_shard, function_shard, is_ulid, ru
 from stepwell.records import EventRecord, Page, Run, RunStatus, RunSummary, run_status
 from stepwell.serde.values import pack, unpack
 from stepwell_engine import views
-from stepwell_engine.directory import Directory
+from stepwell_engine.directory import Directory, Registered
 from stepwell_engine.intake import Intake, new_seed
 from stepwell_engine.listing import list_runs
 from stepwell_engine.routing import event_route
@@ -189,6 +189,10 @@ class StoreGateway:
         shards = self.store.shards
         found = await asyncio.gather(*(self._record(shard, event_id) for shard in shards))
         record = next((r for r in found if r is not None), None)
+        if record is None or record.pending:
+            # An event whose only effects are runs on its own shard leaves no record but these.
+            started = await self._started(event_id)
+            record = started or record
         if record is not None and record.event is None and record.run_ids:
             event = await self._event_of(record.run_ids[0])
             return _with_event(record, event)
@@ -213,6 +217,26 @@ class StoreGateway:
         # It may have been handled between the two looks.
         raw = await server.call(key, "GET", key)
         return None if raw is None else views.event(event_id, raw, accepted)
+
+    async def _started(self, event_id: str) -> EventRecord | None:
+        """The runs an event started, looked up by the ids that they must have; None when there are none."""
+        accepted, count = ulid_ms(event_id), len(self.store.shards)
+        wanted: list[tuple[Registered, str]] = []
+        for function in await self._directory.all():
+            app, fn = function.app_id, function.fn_id
+            shard = function_shard(app, fn, count)
+            wanted.append((function, run_id(accepted, event_id, app, fn, shard)))
+        keys = [self.store.of_run(run).keys.run(run) for _, run in wanted]
+        exist = await asyncio.gather(*(self.store.server.call(k, "EXISTS", k) for k in keys))
+        return views.started(
+            event_id,
+            accepted,
+            [
+                (f.app_id, f.fn_id, run)
+                for (f, run), there in zip(wanted, exist, strict=True)
+                if there
+            ],
+        )
 
     async def _event_of(self, run_id: str) -> Event | None:
         key = self.store.of_run(run_id).keys.run(run_id)

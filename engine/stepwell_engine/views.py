@@ -5,7 +5,7 @@ for what went wrong.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
@@ -57,7 +57,7 @@ def run(run_id: str, fn_id: str, fields: Fields) -> Run:
         events=trigger_events(fields),
         steps=tuple(sorted(_steps(fields), key=lambda s: (s.started_at or _EPOCH, s.id))),
         attempts=_attempts(fields.get(b"t:")),
-        entries=tuple(_entries(fields.get(b"h", b"").decode(errors="replace"))),
+        entries=tuple(_entries(history(fields))),
         parent_step_key=parent[27:] or None,
         worker=fields.get(b"w", b"").decode() or None,
         crashes=int(fields.get(b"cr") or 0),
@@ -102,6 +102,22 @@ def event(event_id: str, record: bytes, accepted_ms: int) -> EventRecord:
         outcomes=tuple(
             EventOutcome(app_id=app, fn_id=fn, outcome=outcome, run_id=run_id or None)
             for app, fn, outcome, run_id, *_ in found.get("plan") or ()
+        ),
+    )
+
+
+def started(
+    event_id: str, accepted_ms: int, runs: Sequence[tuple[str, str, str]]
+) -> EventRecord | None:
+    """An event known by its runs alone, as (app, fn, run id); None when there are none."""
+    if not runs:
+        return None
+    return EventRecord(
+        id=event_id,
+        accepted_at=moment(accepted_ms),
+        outcomes=tuple(
+            EventOutcome(app_id=app, fn_id=fn, outcome="started", run_id=run)
+            for app, fn, run in runs
         ),
     )
 
@@ -234,6 +250,19 @@ def _head(head: bytes, op: str) -> tuple[str, str, int | None, dict[str, Any]]:
         return op, "", None, {}
     op, step_id, started, details = unpack(head)
     return op, step_id, started, details or {}
+
+
+def history(fields: Fields) -> str:
+    """A run's history. The first entry's lines are written only when others follow: until then they are in the fields."""
+    written = fields.get(b"h")
+    if written is not None or b"sa" not in fields:
+        return (written or b"").decode(errors="replace")
+    started, worker, queued, ended, status = (
+        fields.get(name, b"").decode(errors="replace")
+        for name in (b"sa", b"w", b"qa", b"ea", b"st")
+    )
+    lines = f"L{started} {worker} {queued or started}\n"
+    return lines + (f"F{ended} {status}\n" if ended else "")
 
 
 def _entries(history: str) -> Iterator[Entry]:

@@ -82,6 +82,10 @@ class Entry:
             self.journal.dv = int(self.fields.get(b"dv") or 0)
             self.closing = ""
             self.steps = Steps(self)
+        if self.closing == DONE and self._checking is None and not self.steps.tasks:
+            # Nobody looks here any more: without these references in a ring the entry dies at once, and the collector has nothing to find.
+            self.journal.on_news = _nothing
+            del self.steps
 
     async def _pass(self) -> bool:
         """One call of the function; True when it must be entered again under the same lease."""
@@ -297,3 +301,7 @@ class Entry:
                 self.steps.wake(name, record)
             elif pending is None:
                 self.steps.wake(name, None)
+
+
+def _nothing() -> None:
+    """An entry that is over hears no news."""

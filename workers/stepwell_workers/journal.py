@@ -16,7 +16,7 @@ class Journal:
     waits of parked steps) are kept for the next commit, so that parking and suspending is one write.
     """
 
-    __slots__ = ("_batcher", "_on_news", "_shard", "dv", "held", "run_id", "step", "token")
+    __slots__ = ("_batcher", "_shard", "dv", "held", "on_news", "run_id", "step", "token")
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Journal:
     ) -> None:
         self._shard = shard
         self._batcher = batcher
-        self._on_news = on_news
+        self.on_news = on_news
         self.run_id = run_id
         self.step = step
         self.token = token
@@ -47,7 +47,7 @@ class Journal:
         reply = await self._shard.commit(self.run_id, self.step, self.token, self.dv, clause, ops)
         code = reply[0].decode()
         if int(reply[1]) != self.dv and code == "OK":
-            self._on_news()
+            self.on_news()
         return code
 
     async def record(self, name: str, record: bytes) -> str:
@@ -56,7 +56,7 @@ class Journal:
         if dv is None:
             return await self.commit(("N",), ("d", name, record, b"", 0))
         if int(dv) != self.dv:
-            self._on_news()
+            self.on_news()
         return "OK"
 
     async def returned(self, output: bytes) -> str:

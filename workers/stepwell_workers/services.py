@@ -132,11 +132,9 @@ class Services:
         """A suspect names the step it is about to run."""
         await entry.shard.started(entry.run_id, entry.target, entry.journal.token, what.encode())
 
-    def step_ended(self, entry: "Entry", started_ms: int) -> None:
-        """A step's callback returned."""
-        self._counters.step_ended(
-            entry.function.app_id, entry.function.fn_id, self.clock.now_ms() - started_ms
-        )
+    def step_ended(self, entry: "Entry", took_ms: int) -> None:
+        """A step's callback returned, after so many milliseconds."""
+        self._counters.step_ended(entry.function.app_id, entry.function.fn_id, took_ms)
 
     def attempt_failed(
         self, entry: "Entry", step_id: str, verdict: Verdict, error: BaseException

@@ -161,9 +161,10 @@ class SyncSteps:
         started = entry.services.clock.now_ms()
         value = self._hooked(name, made, handler, args)
         plain = value if codec is None else codec.dump(value)
-        record = memo.done("run", step_id, started, entry.services.clock.now_ms(), made, plain)
+        ended = entry.services.clock.now_ms()
+        record = memo.done("run", step_id, started, ended, made, plain)
         outgoing.check_output(entry, step_id, record)
-        entry.services.step_ended(entry, started)
+        entry.services.step_ended(entry, ended - started)
         if type(plain) not in PLAIN:
             plain = unpack(record[1:])[5]
         return (plain if codec is None else codec.load(plain)), record

@@ -15,7 +15,7 @@ from stepwell_engine.fanout import GROUP, RECORD_TTL_MS
 from stepwell_engine.planning import start_all
 from stepwell_engine.registry import Registry, register
 from stepwell_engine.store.store import Store
-from stepwell_engine.store.transitions import Arg, Leased
+from stepwell_engine.store.transitions import Arg, Leased, NewRun
 from stepwell_workers import memo
 from stepwell_workers.worker import make_worker_id
 
@@ -75,16 +75,15 @@ class Bulk:
         assert reply[0] == b"OK", reply
 
     async def _create(self, count: int) -> None:
-        runs, records, seed = [], [], token_hex(8)
+        runs: list[NewRun] = []
+        seed = token_hex(8)
         now = self.store.clock.now_ms()
         for at in range(count):
             name = ulid_time_chars(now) + event_entropy(seed, at)
             entry = Entry(b"", USER, name, EVENT, now * 1000, encoded(self._made))
-            started, record = start_all(entry, self._functions, len(EVENT), 0)
             self._made += 1
-            runs += started
-            records.append((name, record))
-        await self.shard.fanout(GROUP, (), records, runs, record_ttl_ms=RECORD_TTL_MS)
+            runs += start_all(entry, self._functions, len(EVENT), 0)
+        await self.shard.fanout(GROUP, (), (), runs, record_ttl_ms=RECORD_TTL_MS)
 
 
 def encoded(number: int) -> bytes:

@@ -179,7 +179,7 @@ end
 
 local function release(reason)
   local history = redis.call('HGET', key, 'h')
-  put('h', log(history, clause .. NOW .. ' ' .. reason .. sfx))
+  put('h', log(key, history, clause .. NOW .. ' ' .. reason .. sfx))
   -- An absent field saves some sixty bytes a parked run.
   redis.call('HDEL', key, 'l' .. sfx, 'su' .. sfx)
   put('lt' .. sfx, token)

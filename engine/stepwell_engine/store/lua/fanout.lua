@@ -37,8 +37,10 @@ local created = 0
 while ARGV[at] do
   local g = group(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])
   n = tonumber(ARGV[at + 6])
-  for o = at + 7, at + 4 + n * 3, 3 do
-    created = created + create(g, ARGV[o], ARGV[o + 1], ARGV[o + 2])
+  local last = at + 4 + n * 3
+  local new = fresh(at + 7, last)
+  for o = at + 7, last, 3 do
+    created = created + create(g, ARGV[o], ARGV[o + 1], ARGV[o + 2], new)
   end
   at = at + 7 + n * 3
 end

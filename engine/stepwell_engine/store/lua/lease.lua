@@ -14,13 +14,13 @@ local function take(item, suspect)
   local run, suffix = item, ''
   if #item > 26 then run, suffix = string.sub(item, 1, 26), string.sub(item, 27) end
   local key = k_run(run)
-  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'sa', 'h', 'f', 't', 'e')
+  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'h', 'f', 't', 'e')
   local st = v[1]
   if not st or ended(st) then return end
   -- A run that never began has nothing else to tell; what did is read whole.
   local fields
   if st == 'q' then
-    fields = { 'st', st, 'qa', v[3], 'f', v[6], 't', v[7], 'e', v[8] }
+    fields = { 'qa', v[3], 'f', v[5], 't', v[6], 'e', v[7] }
   else
     fields = redis.call('HGETALL', key)
   end
@@ -28,14 +28,19 @@ local function take(item, suspect)
   for i = 2, #fields, 2 do size = size + #fields[i] end
   count = count + 1
   local token = prefix .. '.' .. count
-  local history = log(v[5] or '', 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S) .. suffix)
   local su = suspect and '1' or ''
   if suspect then redis.call('HDEL', key, 'ss' .. suffix) end
   if suffix == '' then
     if v[2] ~= 'q' then return end
-    redis.call('HSET', key, 'st', st == 'q' and move(st, 'r') or st, 'rs', 'l', 'l', token, 'w', worker, 'sa', v[4] or NOW_S, 'h', history)
+    if st == 'q' then
+      redis.call('HSET', key, 'st', move(st, 'r'), 'rs', 'l', 'l', token, 'w', worker, 'sa', NOW_S)
+    else
+      local history = log(key, v[4], 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S))
+      redis.call('HSET', key, 'rs', 'l', 'l', token, 'w', worker, 'h', history)
+    end
   else
     if redis.call('HEXISTS', key, 'p' .. suffix) == 0 then return end
+    local history = log(key, v[4], 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S) .. suffix)
     redis.call('HSET', key, 'l' .. suffix, token, 'w' .. suffix, worker, 'h', history)
   end
   if suspect then redis.call('HSET', key, 'su' .. suffix, '1') end

@@ -9,7 +9,7 @@ local out = {}
 
 local function requeue(item, run, suffix, f, suspect)
   local key = k_run(run)
-  local history = log(f[8], 'X' .. NOW .. ' ' .. (f[9] or '') .. suffix)
+  local history = log(key, f[8], 'X' .. NOW .. ' ' .. (f[9] or '') .. suffix)
   redis.call('HSET', key, 'qa', NOW, 'h', history)
   redis.call('HDEL', key, 'l' .. suffix, 'su' .. suffix)
   if suffix == '' then redis.call('HSET', key, 'rs', 'q') end

@@ -39,10 +39,20 @@ local function group(fn, lane, start, noemit, parent, key)
   return { q = queue_of(fn, key, lane), start = start, later = later, rs = later and 'd' or 'q', qa = later and start or NOW_S, extra = extra }
 end
 
-local function create(g, run, blob, created)
+-- Whether none of the runs at ARGV[from], ARGV[from + 3], … exists: one question for all, since nearly always nothing was redelivered.
+local function fresh(from, to)
+  local hashes = {}
+  for o = from, to, 3 do hashes[#hashes + 1] = k_run(ARGV[o]) end
+  for i = 1, #hashes, 1000 do
+    if redis.call('EXISTS', unpack(hashes, i, math.min(i + 999, #hashes))) > 0 then return false end
+  end
+  return true
+end
+
+local function create(g, run, blob, created, new)
   local hash, q = k_run(run), g.q
-  if redis.call('HSETNX', hash, 'st', 'q') == 0 then return 0 end
-  redis.call('HSET', hash, 'f', q.fn, 'a', q.lane, 't', created, 'e', blob, 'rs', g.rs, 'qa', g.qa, unpack(g.extra))
+  if not new and redis.call('EXISTS', hash) == 1 then return 0 end
+  redis.call('HSET', hash, 'st', 'q', 'f', q.fn, 'a', q.lane, 't', created, 'e', blob, 'rs', g.rs, 'qa', g.qa, unpack(g.extra))
   local n = #q.created
   q.created[n + 1] = created
   q.created[n + 2] = run

@@ -19,9 +19,14 @@ local function ended(st)
   return st == 'c' or st == 'f' or st == 'k'
 end
 
--- History is a bounded text log, one line a fact; when full its older half goes.
-local function log(h, line)
-  h = (h or '') .. line .. '\n'
+-- History is a bounded text log, one line a fact; when full its older half goes. The first lease has no line of its own: `sa`, `w` and
+-- `qa` say the same as long as no line is there, and most runs never need one.
+local function log(key, h, line)
+  if not h then
+    local f = redis.call('HMGET', key, 'sa', 'w', 'qa')
+    h = f[1] and 'L' .. f[1] .. ' ' .. (f[2] or '') .. ' ' .. (f[3] or f[1]) .. '\n' or ''
+  end
+  h = h .. line .. '\n'
   if #h > 8192 then
     local cut = string.find(h, '\n', 4096, true)
     h = string.sub(h, cut + 1)
