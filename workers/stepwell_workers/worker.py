@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwell.clock import Clock
-from stepwell.errors import ConfigError, StepwellError
+from stepwell.errors import ConfigError, ServerError, StepwellError
 from stepwell.function import Function
 from stepwell.serde.values import pack
 from stepwell_engine import expressions, registry
@@ -200,12 +200,12 @@ class Worker:
         except asyncio.CancelledError:
             if entry is None or not entry.closing:
                 raise
-        except StepwellError:
+        except ServerError:
             logger.exception(
                 "run %s: the entry was given up; its lease will run out", leased.run_id
             )
         except Exception as error:
-            logger.exception("run %s: a fault of Stepwell's own; the run is failed", leased.run_id)
+            logger.exception("run %s can't be run here; it is failed", leased.run_id)
             await self._give_up(shard, leased, error)
         finally:
             self._heartbeat.drop(item, leased.token)

@@ -107,6 +107,9 @@ def ordering(op: str) -> Callable[[Any, Any], Any]:
     return ordered
 
 
+_TEXTS = (celtypes.StringType, celtypes.BytesType)
+
+
 def arithmetic(op: str) -> Callable[[Any, Any], Any]:
     """cel-python's own operation, after null and a mix of int and double are dealt with."""
     standard: Any = base_functions[f"_{op}_"]
@@ -121,6 +124,9 @@ def arithmetic(op: str) -> Callable[[Any, Any], Any]:
                 raise FaultError("division by zero")
             if isinstance(a, celtypes.DoubleType) or isinstance(b, celtypes.DoubleType):
                 a, b = (celtypes.DoubleType(float(x)) for x in (a, b))
+        if op != "+" and (isinstance(a, _TEXTS) or isinstance(b, _TEXTS)):
+            # Python's own %, for one, formats.
+            raise FaultError(f"{op} is not defined for strings and bytes")
         result = standard(a, b)
         if result is NotImplemented:
             raise FaultError(f"{op} is not defined for these types")
