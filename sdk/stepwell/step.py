@@ -102,7 +102,7 @@ class Step:
         """Wait for a signal by name; returns its data, None on timeout.
 
         One run waits for a name at a time. `on_conflict="fail"` raises `SignalConflictError` in the newcomer, "replace" takes the
-        name over.
+        name over; the wait it is taken from isn't told, and ends with None at its own timeout.
 
         >>> answer = await ctx.step.wait_for_signal("approval", signal=f"approve-{order}", timeout="7d")
         """

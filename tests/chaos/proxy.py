@@ -2,13 +2,14 @@
 
 It strikes before the call is sent on, or after the server has applied it and before the victim hears so. It kills the victim; or cuts
 the connection, and the victim has to send the call again; or stops the victim until others have taken its work, and then lets go on
-what it held back.
+what it held back. In front of a Cluster it has a port for each master, and says so in the replies that tell where slots are.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import hiredis
@@ -80,9 +81,9 @@ class _Link:
 
 
 class Proxy:
-    """Forwards `port` to the server at `target` (both on 127.0.0.1).
+    """Forwards a port of its own to each of `targets` (all on 127.0.0.1): one server, or a Cluster's masters.
 
-        proxy = Proxy(server.port, Strike(7, "after", "kill"))
+        proxy = Proxy([server.port], Strike(7, "after", "kill"))
         proxy.kill = victim.kill
         await proxy.start()
         ...
@@ -91,8 +92,7 @@ class Proxy:
     `fired` is set when it has struck; `count` and `calls` tell what it saw.
     """
 
-    def __init__(self, target: int, strike: Strike | None = None) -> None:
-        self.port = 0
+    def __init__(self, targets: Sequence[int], strike: Strike | None = None) -> None:
         self.count = 0
         self.calls: Counter[str] = Counter()
         self.struck_at = ""
@@ -100,38 +100,43 @@ class Proxy:
         self.kill: Callable[[], object] = lambda: None
         self.stall: Callable[[], Awaitable[None]] = _nothing
         self.resume: Callable[[], object] = lambda: None
-        self._target = target
+        self._targets = tuple(targets)
+        self._ports: dict[int, int] = {}
         self._strike = strike
         self._links: set[_Link] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         """What the victim connects to."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://127.0.0.1:{self._ports[self._targets[0]]}/0"
 
     async def start(self) -> None:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        """Listen on free ports."""
+        for target in self._targets:
+            server = await asyncio.start_server(partial(self._serve, target), "127.0.0.1", 0)
+            self._servers.append(server)
+            self._ports[target] = server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Cut all connections and listen no more."""
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for link in list(self._links):
             link.cut()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self, target: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         try:
-            upstream, out = await asyncio.open_connection("127.0.0.1", self._target)
+            upstream, out = await asyncio.open_connection("127.0.0.1", target)
         except OSError:
             writer.transport.abort()
             self._tasks.discard(task)
@@ -193,9 +198,20 @@ class Proxy:
                 self.resume()
             if link.client.is_closing():
                 return
-            link.client.write(chunk)
+            link.client.write(self._moved(chunk))
             await link.client.drain()
         raise ConnectionResetError
+
+    def _moved(self, chunk: bytes) -> bytes:
+        """A reply with the masters' ports, in MOVED and CLUSTER SLOTS, replaced by ours.
+
+        One that two chunks share slips through: the victim then calls that master unseen, as it may.
+        """
+        if len(self._ports) > 1:
+            for target, port in self._ports.items():
+                chunk = chunk.replace(b" 127.0.0.1:%d\r\n" % target, b" 127.0.0.1:%d\r\n" % port)
+                chunk = chunk.replace(b"\r\n:%d\r\n" % target, b"\r\n:%d\r\n" % port)
+        return chunk
 
     async def _fire(self, link: _Link) -> bool:
         """Strike; True when the connection goes on."""

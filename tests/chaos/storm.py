@@ -11,6 +11,7 @@ from typing import Any, Final
 import hiredis
 
 from stepwell.errors import StepwellError
+from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.fanout import GROUP
 from tests.chaos.arena import Arena
 from tests.chaos.processes import Child, Kind
@@ -44,8 +45,9 @@ class Report:
 class Storm:
     """The producers and the disasters of one plan in one arena."""
 
-    def __init__(self, here: Arena, plan: Plan) -> None:
+    def __init__(self, here: Arena, server: EmbeddedServer, plan: Plan) -> None:
         self.here = here
+        self._server = server
         self.plan = plan
         self.report = Report()
         self._rng = random.Random(plan.seed)
@@ -136,9 +138,9 @@ class Storm:
         await self._stall("coordinator", self.here.place.claim_ms / 1000 * 2)
 
     async def kill_server(self) -> None:
-        await asyncio.to_thread(self.here.server.kill)
+        await asyncio.to_thread(self._server.kill)
         await asyncio.sleep(self._rng.uniform(0.0, 1.0))
-        await asyncio.to_thread(self.here.server.restart)
+        await asyncio.to_thread(self._server.restart)
 
     async def flush_scripts(self) -> None:
         await self._command("SCRIPT", "FLUSH")
@@ -151,6 +153,6 @@ class Storm:
 
     async def _command(self, *args: Any) -> None:
         try:
-            await asyncio.to_thread(self.here.server.command, *args)
+            await asyncio.to_thread(self._server.command, *args)
         except hiredis.ReplyError:
             pass  # no coordinator has made this group yet

@@ -91,6 +91,7 @@ async def test_a_match_and_a_timeout_never_both_apply(shard: Shard) -> None:
     assert await record(shard, item.run_id, "a") == [b"v", b"event"]
     assert await shard.t.resolve(item.run_id, step("a"), "", "v", b"event"), "sent again"
     assert not await shard.t.resolve(item.run_id, step("a"), "", "v", b"another")
+    assert not await shard.t.resolve(item.run_id, step("a"), "", "v", b"even"), "a part of it"
 
 
 async def test_only_the_very_wait_that_was_matched(shard: Shard) -> None:

@@ -8,17 +8,12 @@ import pytest
 
 from stepwell.errors import NonRetriableError
 from stepwell.events import Event
-from stepwell.records import RunStatus
+from stepwell.records import RunStatus, StepStatus
+from stepwell.testing.engine import EngineError
 from stepwell.triggers import TriggerEvent
 from tests.support.runs import run_of, until
 
 pytestmark = pytest.mark.anyio
-
-
-async def _come_to_rest(engine, event_id):
-    """Move time and wait, for less than it would take were the run suspended."""
-    await engine.advance("5m", patience=1.0)
-    await engine.wait(event_id, timeout=1.0)
 
 
 async def test_a_run_that_kills_its_workers_is_failed_naming_the_step(client, stepwell_engine):
@@ -148,20 +143,51 @@ async def test_code_that_raises_system_exit_in_a_step_ends_in_failure(client, st
         assert run.status is RunStatus.FAILED
 
 
-async def test_a_run_that_waits_for_nothing_that_could_come_fails(client, stepwell_engine):
+async def test_a_run_that_waits_for_what_is_no_step_stays_in_memory_until_it_is_cancelled(
+    client, stepwell_engine
+):
+    """What is no step may end at any moment, for all that Stepwell can see: the run is kept, its other branches go on."""
+    entered: list[int] = []
+    stopped: list[str] = []
+    went_on = asyncio.Event()
+
+    async def never():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.append("never")
+            raise
+
     @client.create_function(fn_id="f", trigger=TriggerEvent("t/go"), retries=0)
     async def f(ctx):
+        entered.append(1)
+
+        async def branch():
+            await ctx.step.sleep("nap", "5s")
+            await ctx.step.run("after the nap", lambda: "went on")
+            went_on.set()
+
         async with asyncio.TaskGroup() as group:
-            group.create_task(ctx.step.sleep("nap", "1m"))
-            group.create_task(asyncio.Event().wait())
+            group.create_task(branch())
+            group.create_task(never())
 
     async with stepwell_engine(client) as engine:
         [event_id] = await engine.send(Event("t/go"))
-        with pytest.raises(Exception, match=r"not at rest|is waiting|is running"):
-            await _come_to_rest(engine, event_id)
-        await engine.client.cancel_run((await engine.event(event_id)).run_ids[0])
-        run = await engine.wait(event_id)
-        assert run.status is RunStatus.CANCELLED
+        [run_id] = (await engine.event(event_id)).run_ids
+        held = f"leased: {run_id} by {engine.worker.worker_id}"
+        with pytest.raises(EngineError, match=f"not at rest after 500ms.*{held}"):
+            await engine.settle(patience=0.5)
+        # Less than a lease: the worker lives, and keeps the run.
+        engine.clock.offset_ms += 5_001
+        engine.coordinator.poke()
+        async with asyncio.timeout(10):
+            await went_on.wait()
+        run = await engine.run(run_id)
+        assert run.status is RunStatus.RUNNING
+        assert [s.status for s in run.steps] == [StepStatus.COMPLETED] * 2
+        assert await engine.client.cancel_run(run_id) is RunStatus.CANCELLING
+        assert (await engine.wait(run_id)).status is RunStatus.CANCELLED
+        assert (entered, stopped) == ([1], ["never"])
 
 
 async def test_attempts_are_bounded(client, stepwell_engine):

@@ -90,10 +90,12 @@ class Entry:
     async def _pass(self) -> bool:
         """One call of the function; True when it must be entered again under the same lease."""
         ctx = self.context()
-        stack = self.function.client_middleware()
-        self.hooks = None if stack is None else Hooks(stack, self.fields)
+        self.hooks = None
         try:
-            if self.hooks is not None:
+            # In here, for a middleware's own code fails as the function's does: the run must reach an end.
+            stack = self.function.client_middleware()
+            if stack is not None:
+                self.hooks = Hooks(stack, self.fields)
                 await self.hooks.begin(ctx, self.function)
             value = await self._call(ctx)
         except asyncio.CancelledError:
@@ -178,6 +180,12 @@ class Entry:
             await self.journal.commit(("F", "k", payload), self.steps.take_buffer())
             self.services.ended(self, outcome.cancelled(payload))
             return False
+        if self.hooks is not None:
+            try:
+                await self.hooks.leave()
+            except Exception as error:  # noqa: BLE001 - a hook's error is the run's, as everywhere
+                self.closing, self.hooks = "", None
+                return await self._end(outcome.of_error(self, error))
         if why == YIELD:
             code = await self.journal.commit(("Y", self.why), self.steps.take_buffer())
         else:

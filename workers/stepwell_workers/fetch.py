@@ -48,6 +48,7 @@ class Fetcher:
         self._last: int = -1
         self._serial = 0
         self._rung: set[int] = set(range(len(store.shards)))
+        self._heard: dict[str, int] = {}  # bells that rang, and their shards
         self._changed = asyncio.Event()
         self.stopping = False
 
@@ -79,9 +80,11 @@ class Fetcher:
         hot: set[int] = set()
         while not self.stopping:
             self._changed.clear()
-            hot |= self._rung
+            hot |= self._rung | set(self._heard.values())
             self._rung.clear()
             free = self._slots - self._active
+            if self._heard and free <= 0:
+                await self._ring_on()
             if not hot or free <= 0:
                 await self._changed.wait()
                 continue
@@ -91,6 +94,9 @@ class Fetcher:
             # In turn: with few slots, a busy shard must not starve those after it.
             chosen = sorted(hot, key=self._turn)[:free]
             self._last = chosen[-1]
+            self._heard = (
+                {b: s for b, s in self._heard.items() if s not in chosen} if self._heard else {}
+            )
             each = min(MOST, max(1, free // len(chosen)))
             try:
                 if len(chosen) == 1:
@@ -103,6 +109,19 @@ class Fetcher:
                 continue
             hot -= {shard for shard, count in zip(chosen, counts, strict=True) if count < each}
             self._on_poll()
+
+    async def _ring_on(self) -> None:
+        """Rings for which no slot is left are for others: without them, these would sleep on until their block ends."""
+        bells, self._heard = self._heard, {}
+        for bell in bells:
+            call = self._store.server.call
+            try:
+                # One ring at most waits in a bell.
+                await asyncio.gather(
+                    call(bell, "RPUSH", bell, "1"), call(bell, "LTRIM", bell, 0, 0)
+                )
+            except StepwellError:
+                pass  # lost with its reply, as it may: the bound is BLOCK
 
     def _turn(self, shard: int) -> tuple[bool, int]:
         return shard <= self._last, shard
@@ -170,5 +189,6 @@ class Fetcher:
             if reply is None:
                 self._rung.update(shards.values())
             else:
-                self._rung.add(shards[reply[0].decode()])
+                bell = reply[0].decode()
+                self._heard[bell] = shards[bell]
             self._changed.set()

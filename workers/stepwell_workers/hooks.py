@@ -69,6 +69,12 @@ class Hooks:
         await self.stack.before_execution()
         return await self.stack.finish(TransformOutputResult(output, error))
 
+    async def leave(self) -> None:
+        """The entry ends before the function does: it is suspended, or handed over."""
+        await self.stack.before_execution()
+        await self.stack.run("after_execution")
+        await self.stack.run("before_response")
+
     async def before_send(self, events: Sequence[Event]) -> list[Event]:
         """Events are about to be sent by a step."""
         await self.stack.before_execution()

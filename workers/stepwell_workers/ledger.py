@@ -257,6 +257,10 @@ class Ledger:
         if self.buffer:
             await self._write()
 
+    async def confirm(self) -> None:
+        """As `flush`, and know that the lease holds: before a write elsewhere, which no token fences."""
+        await self._write()
+
     def _buffer(self, ops: Sequence[Arg]) -> bool:
         """Keep a finished step for a later write; True when it is time for that."""
         settings = self.entry.checkpointing

@@ -100,7 +100,10 @@ def target_missed(entry: "Entry") -> Outcome:
 async def through_middleware(entry: "Entry", hooks: "Hooks", end: Outcome, value: Any) -> Outcome:
     """Let `transform_output` change a function's output or error."""
     error = end.error if isinstance(end.error, Exception) else None
-    result = await hooks.finish(value, error)
+    try:
+        result = await hooks.finish(value, error)
+    except Exception as raised:  # noqa: BLE001 - a hook's error is the run's, or it would never end
+        return of_error(entry, raised)
     if result.error is not error and result.error is not None:
         return of_error(entry, result.error)
     if result.error is None and (error is not None or result.output is not value):

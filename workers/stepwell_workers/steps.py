@@ -249,9 +249,12 @@ class Steps(Ledger):
         record = memo.done("send_event", step_id, now, now, 0, ids)
         try:
             await self.record(name, record, b"", args)
-        finally:
+        except Exception as error:
             if hooks is not None:
-                await hooks.after_send(ids)
+                await hooks.after_send([], error)
+            raise
+        if hooks is not None:
+            await hooks.after_send(ids)
         return record
 
     async def send_signal(self, step_id: str, signal: str, data: Any, hold_ms: int) -> str | None:
@@ -279,7 +282,7 @@ class Steps(Ledger):
 
 async def signal_ops(steps: Steps, name: StepName, step_id: str, wait: SignalWait) -> Sequence[Arg]:
     """Reserve a signal's name, then give the wait's registration; in conflict, or with a signal held, the step is recorded at once."""
-    await steps.flush()
+    await steps.confirm()
     now = steps.entry.services.clock.now_ms()
     taken, held = await steps.entry.services.reserve_signal(steps.entry, name, wait)
     if not taken:

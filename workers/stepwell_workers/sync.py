@@ -49,6 +49,8 @@ class SyncEntry(Entry):
             step=StepSync(runtime),
             group=GroupSync(runtime),
         )
+        # What middleware attached to the context goes along.
+        vars(sync_ctx).update({k: v for k, v in vars(ctx).items() if k not in vars(sync_ctx)})
         try:
             return await self.services.threads.run(self.function.handler, sync_ctx)
         except Suspend:

@@ -4,6 +4,7 @@ All commands of one turn of the event loop leave in one write, which counts as o
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,6 +121,10 @@ class Wire(asyncio.Protocol):
         except TimeoutError as error:
             wire._abort()
             raise unavailable(endpoint, f"no answer within {timeout:g} s") from error
+        except ssl.SSLCertVerificationError as error:
+            wire._abort()
+            advice = "name its CA in the URL with ?ssl_ca_certs=/path/to/ca.pem"
+            raise unavailable(endpoint, f"{error}; {advice}") from error
         except OSError as error:
             wire._abort()
             raise unavailable(endpoint, str(error) or type(error).__name__) from error
