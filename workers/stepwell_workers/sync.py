@@ -50,7 +50,8 @@ class SyncEntry(Entry):
             group=GroupSync(runtime),
         )
         # What middleware attached to the context goes along.
-        vars(sync_ctx).update({k: v for k, v in vars(ctx).items() if k not in vars(sync_ctx)})
+        attached: dict[str, Any] = vars(ctx)
+        vars(sync_ctx).update({k: v for k, v in attached.items() if not hasattr(sync_ctx, k)})
         try:
             return await self.services.threads.run(self.function.handler, sync_ctx)
         except Suspend:
