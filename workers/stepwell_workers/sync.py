@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from stepwell.context import STEP_ATTEMPT, ContextSync
+from stepwell.context import STEP_ATTEMPT, Context, ContextSync
 from stepwell.control import Suspend
 from stepwell.events import Event
 from stepwell.group import GroupSync
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class SyncEntry(Entry):
     """An entry whose handler runs on a thread."""
 
-    async def _call(self, ctx: Any) -> Any:
+    async def _call(self, ctx: Context) -> Any:
         runtime = SyncSteps(self, asyncio.get_running_loop())
         sync_ctx = ContextSync(
             event=ctx.event,
@@ -50,8 +50,8 @@ class SyncEntry(Entry):
             group=GroupSync(runtime),
         )
         # What middleware attached to the context goes along.
-        attached: dict[str, Any] = vars(ctx)
-        vars(sync_ctx).update({k: v for k, v in attached.items() if not hasattr(sync_ctx, k)})
+        for name in vars(ctx).keys() - vars(sync_ctx).keys():
+            setattr(sync_ctx, name, getattr(ctx, name))
         try:
             return await self.services.threads.run(self.function.handler, sync_ctx)
         except Suspend:
