@@ -8,6 +8,7 @@ from stepwell.events import Event
 from stepwell.group import Group, GroupSync
 from stepwell.step import Step, StepSync
 
+# Set while a step's callback runs, and only then.
 STEP_ATTEMPT: ContextVar[int | None] = ContextVar("stepwell_step_attempt", default=None)
 
 

@@ -1,5 +1,6 @@
 """The commits of one entry of a run: what is written, in order, under its lease's token."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 from stepwell_engine.store.transitions import Arg, Transitions
@@ -50,9 +51,12 @@ class Journal:
             self.on_news()
         return code
 
-    async def record(self, name: str, record: bytes) -> str:
-        """One step's result, with nothing else to write."""
-        dv = await self._batcher.record(self.run_id, self.step, self.token, name, record)
+    def record(self, name: str, record: bytes) -> "asyncio.Future[bytes | None]":
+        """One step's result, with nothing else to write. What it gives goes to `recorded`."""
+        return self._batcher.record(self.run_id, self.step, self.token, name, record)
+
+    async def recorded(self, dv: bytes | None, name: str, record: bytes) -> str:
+        """The code of a `record` that gave `dv`."""
         if dv is None:
             return await self.commit(("N",), ("d", name, record, b"", 0))
         if int(dv) != self.dv:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from stepwell.context import STEP_ATTEMPT
 from stepwell.errors import StepNestedError
 from stepwell_engine.store.transitions import Arg
 from stepwell_workers import memo, outgoing
 from stepwell_workers.journal import GOES_ON
 from stepwell_workers.memo import StepName
-from stepwell_workers.parking import IN_STEP
 
 if TYPE_CHECKING:
     from stepwell_workers.entry import Entry
@@ -63,6 +63,7 @@ class Ledger:
         "parked",
         "recorded",
         "registering",
+        "size",
         "tasks",
         "timed_out",
         "timer",
@@ -93,6 +94,7 @@ class Ledger:
         first = b"sa" not in self.fields
         self.recorded = 0 if first else memo.count_records(self.fields)
         self.unseen = self.recorded
+        self.size = 0 if first else int(self.fields.get(b"sz") or 0)
         # A record that arrived early (a signal) has no replay to wait for, so the count is only a hint for the logger.
 
     @property
@@ -111,7 +113,7 @@ class Ledger:
         """Identify a step call; returns its name and its record, if it has one."""
         if type(step_id) is not str or not step_id or len(step_id) > 255:
             outgoing.bad_step_id(step_id)
-        if IN_STEP.get():
+        if STEP_ATTEMPT.get() is not None:
             raise StepNestedError
         index = self.counts.get(step_id, 0)
         self.counts[step_id] = index + 1
@@ -289,7 +291,10 @@ class Ledger:
         entry = self.entry
         buffering = entry.checkpointing.buffered_steps > 1
         if not (entry.target or buffering or events or attempts_blob or self.journal.held):
-            return self.goes_on(await self.journal.record(name.key, record))
+            dv = await self.journal.record(name.key, record)
+            if dv == b"0" and not self.journal.dv:
+                return None  # nothing came from outside, as for nearly every step
+            return self.goes_on(await self.journal.recorded(dv, name.key, record))
         ops: tuple[Arg, ...] = ("d", name.key, record, attempts_blob, len(events) // 5, *events)
         if entry.target:
             return await self._record_target(ops)

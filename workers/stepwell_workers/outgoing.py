@@ -39,26 +39,17 @@ def over(what: str, seen: int, limit: int, setting: str) -> None:
 
 def check_output(entry: "Entry", step_id: str, record: bytes) -> None:
     """A step's output has a size limit."""
-    over(
-        f"the output of step {step_id!r}",
-        len(record),
-        entry.services.limits.step_output,
-        "step_output",
-    )
+    limit = entry.services.limits.step_output
+    if len(record) > limit:
+        over(f"the output of step {step_id!r}", len(record), limit, "step_output")
 
 
 def check_state(entry: "Entry", record: bytes) -> None:
     """A run's steps are limited in number and in total size."""
     limits = entry.services.limits
-    over(
-        "the number of steps in one run",
-        entry.steps.recorded,
-        limits.steps,
-        "steps",
-    )
-    size = int(entry.fields.get(b"sz") or 0) + len(record)
-    entry.fields[b"sz"] = b"%d" % size
-    over("the recorded steps of one run", size, limits.run_state, "run_state")
+    over("the number of steps in one run", entry.steps.recorded, limits.steps, "steps")
+    entry.steps.size += len(record)
+    over("the recorded steps of one run", entry.steps.size, limits.run_state, "run_state")
 
 
 def trigger(entry: "Entry") -> Mapping[str, Any]:

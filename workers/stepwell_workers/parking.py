@@ -13,7 +13,6 @@ from typing import Any
 
 # The entry whose code runs here.
 OWNER: ContextVar[object | None] = ContextVar("stepwell_owner", default=None)
-IN_STEP: ContextVar[bool] = ContextVar("stepwell_in_step", default=False)
 
 Waitable = asyncio.Future[Any]
 

@@ -17,7 +17,6 @@ from stepwell_workers.errors import StepTimeoutError
 from stepwell_workers.hooks import Hooks
 from stepwell_workers.ledger import Ledger
 from stepwell_workers.memo import StepName
-from stepwell_workers.parking import IN_STEP
 
 # Values of these types are the same before and after a round trip.
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
@@ -117,7 +116,6 @@ class Steps(Ledger):
         """Call user code as a step: marked as such, watched by the step timeout."""
         entry = self.entry
         task = self.joined()
-        mark = IN_STEP.set(True)
         number = STEP_ATTEMPT.set(attempt)
         self.executing += 1
         self.active[name.key] = (entry.services.monotonic(), task)
@@ -139,7 +137,6 @@ class Steps(Ledger):
             del self.active[name.key]
             self.executing -= 1
             STEP_ATTEMPT.reset(number)
-            IN_STEP.reset(mark)
             if self.parked:
                 self.entry.check_soon()
 

@@ -24,7 +24,6 @@ from stepwell_workers.entry import SUSPEND, YIELD, Entry
 from stepwell_workers.groups import RACE
 from stepwell_workers.ledger import BRANCH, Branch
 from stepwell_workers.memo import StepName
-from stepwell_workers.parking import IN_STEP
 from stepwell_workers.steps import PLAIN, signal_ops
 
 if TYPE_CHECKING:
@@ -190,14 +189,12 @@ class SyncSteps:
         return result.output
 
     def _guarded(self, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        mark = IN_STEP.set(True)
         number = STEP_ATTEMPT.set(attempt)
         try:
             value = handler(*args)
             return self._await(_awaited(value)) if inspect.isawaitable(value) else value
         finally:
             STEP_ATTEMPT.reset(number)
-            IN_STEP.reset(mark)
 
     def _failed(self, name: StepName, step_id: str, error: Exception) -> bytes:
         entry = self.entry
