@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from stepwell_engine import luapack
-from stepwell_engine.store.keys import Keys, spec_of
+from stepwell_engine.audit_gates import KINDS, GateIndex
+from stepwell_engine.store.keys import Keys, KeySpec, spec_of
 
 _PAGE: Final = 500  # keys a call
 _ENDED: Final = (b"c", b"f", b"k")
@@ -51,6 +52,16 @@ class Indexes:
     queue_keys: set[str] = field(default_factory=set[str])
     ready_keys: set[str] = field(default_factory=set[str])
     ready_fns: dict[str, str] = field(default_factory=dict[str, str])
+    crons: set[str] = field(default_factory=set[str])
+    """functions with a cron state, by number"""
+    locks: dict[str, str] = field(default_factory=dict[str, str])
+    """singleton key → the run that has it"""
+    windows: dict[str, tuple[str, float]] = field(default_factory=dict[str, tuple[str, float]])
+    """open debounces and batches: function, end"""
+    gathered: set[str] = field(default_factory=set[str])
+    resuming: set[str] = field(default_factory=set[str])
+    """items queued as resumes"""
+    gates: GateIndex = field(default_factory=GateIndex)
     found: list[Violation] = field(default_factory=list[Violation])
 
     def add(self, rule: str, subject: str, text: str) -> None:
@@ -64,7 +75,7 @@ async def audit(server: Caller, keys: Keys) -> list[Violation]:
     >>> await audit(store.server, store.keys(0))
     []
     """
-    at = Indexes()
+    at = Indexes(gates=GateIndex(here=int(keys.root[1:-1].rpartition(":")[2])))
     runs: list[str] = []
     async for page in _pages(server, keys):
         await _check_keys(server, keys, page, at, runs)
@@ -116,8 +127,25 @@ async def _check_keys(
             at.add("unexpected TTL", key, f"{spec.name} ends in {ttl} ms")
         if spec.name == "run":
             runs.append(suffix[2:])
+        elif spec.name == "cron":
+            at.crons.add(suffix[5:])
+        elif spec.name == "singleton":
+            at.locks[suffix[3:]] = (await server.call(key, "GET", key)).decode()
+        elif spec.name == "window":
+            number, end = await server.call(key, "HMGET", key, "f", "due")
+            at.windows[suffix[4:]] = number.decode(), float(end)
+        elif spec.name == "gathered":
+            at.gathered.add(suffix[4:])
+        elif spec.name in KINDS:
+            await _load_gate(server, key, spec, suffix, at)
         elif spec.name in _LOADERS:
             await _load(server, key, spec.name, suffix, at)
+
+
+async def _load_gate(server: Caller, key: str, spec: KeySpec, suffix: str, at: Indexes) -> None:
+    read = ("HGETALL", key) if spec.type == "hash" else ("ZRANGE", key, 0, -1, "WITHSCORES")
+    flat = await server.call(key, *read)
+    at.gates.load(spec.name, suffix, flat[::2], flat[1::2])
 
 
 async def _load(server: Caller, key: str, name: str, suffix: str, at: Indexes) -> None:
@@ -171,6 +199,8 @@ def _note(at: Indexes, name: str, suffix: str, member: bytes, score: float) -> N
         if item in at.queues:
             at.add("queued twice", item, f"in {at.queues[item]} and in {where}")
         at.queues[item] = where
+        if suffix.endswith(":r"):
+            at.resuming.add(item)
 
 
 def check_run(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
@@ -193,7 +223,14 @@ def check_run(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
         at.add("ended", run, f"st is {status!r}, but it is among the ended runs")
     if status == b"x" and at.due.pop(f"{run}:!", None) is None:
         at.add("limbo", run, "cancelling, but no timer ends the grace period")
+    lock = fields.get(b"sg", b"").decode()
+    if at.locks.get(lock) == run:
+        at.locks.pop(lock)
+    if status != b"q":
+        at.gates.hold(run, fields.get(b"k", b"").decode(), run=True, add=at.add)
     _check_root(run, fields, len(pendings), at)
+    _check_cancels(run, fields, at)
+    _check_timeouts(run, fields, at)
     for step, raw in pendings.items():
         _check_pending(run, step, luapack.read(raw), fields, at)
     for name, token in fields.items():
@@ -208,9 +245,37 @@ def _check_ended(
         at.add("ended", run, "not among the ended runs, so retention never finds it")
     if fields.get(b"rs", b"") or pendings:
         at.add("ended", run, f"root state {fields.get(b'rs')!r}, pendings {sorted(pendings)}")
+    if any(name.startswith(b"cn:") or name == b"hd" for name in fields):
+        at.add("cancel", run, "ended, but still registered to be cancelled, or held for it")
     for name, token in fields.items():
         if (name == b"l" or name.startswith(b"l:")) and token:
             at.add("lease", run, f"ended, but {name.decode()} still has a token")
+
+
+def _check_cancels(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
+    """Each registration `cn:<i>` is in the index of waits, as step `!<i>`; flag c takes them out again."""
+    found = {name[3:]: raw for name, raw in fields.items() if name.startswith(b"cn:")}
+    if b"hd" in fields and not (found and fields[b"st"] == b"q" and fields.get(b"rs") == b"d"):
+        at.add("held", run, f"held for its cancels, but rs is {fields.get(b'rs')!r}")
+    if bool(found) != (b"c" in fields.get(b"fx", b"")):
+        at.add("cancel", run, f"fx is {fields.get(b'fx')!r}, registrations are {sorted(found)}")
+    for number, raw in found.items():
+        _since, _until, name, prefix, path, _details = luapack.read(raw)
+        member = prefix + f"{run}:!".encode() + number
+        if at.waits.pop((name.decode(), member), None) is None:
+            at.add("cancel", run, f"not in the index of {name.decode()!r}: no event finds it")
+        at.paths[name.decode(), path] = at.paths.get((name.decode(), path), 0) - 1
+
+
+def _check_timeouts(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
+    """`<run>:<` until it begins, `<run>:>` from then until it ends or is past it."""
+    status = fields[b"st"]
+    if fields.get(b"tb", b"0") != b"0" and status == b"q" and not at.due.pop(f"{run}:<", None):
+        at.add("timeout", run, "may be late to begin, but `due` has no moment for it")
+    if fields.get(b"tf", b"0") == b"0" or status == b"q":
+        return
+    if not at.due.pop(f"{run}:>", None) and status == b"r":
+        at.add("timeout", run, "may be late to end, but `due` has no moment for it")
 
 
 def _check_root(run: str, fields: dict[bytes, bytes], pendings: int, at: Indexes) -> None:
@@ -223,8 +288,7 @@ def _check_root(run: str, fields: dict[bytes, bytes], pendings: int, at: Indexes
     elif state == b"l":
         if not token:
             at.add("lease", run, "leased without a token")
-        if at.leases.pop(run, None) is None:
-            at.add("limbo", run, "leased, but the lease has no end")
+        _check_lease(run, fields, at)
     elif state == b"p":
         if not pendings:
             at.add("limbo", run, "parked with nothing pending")
@@ -234,15 +298,24 @@ def _check_root(run: str, fields: dict[bytes, bytes], pendings: int, at: Indexes
         at.add("lease", run, f"root state {state!r}, but `l` still has a token")
 
 
+def _check_lease(item: str, fields: dict[bytes, bytes], at: Indexes) -> None:
+    at.gates.hold(item, fields.get(b"k", b"").decode(), run=False, add=at.add)
+    if at.leases.pop(item, None) is None:
+        at.add("limbo", item, "leased, but the lease has no end")
+
+
 def _check_queue(item: str, fields: dict[bytes, bytes], at: Indexes) -> None:
     fn, key, lane = (fields.get(name, b"").decode() for name in (b"f", b"k", b"a"))
     where = at.queues.pop(item, None)
     if where is None:
         at.add("limbo", item, "queued, but in no queue")
     elif where == f"!{lane}":
-        return
+        # It goes on before others of its key: what it held is still its own.
+        at.gates.hold(item, key, run=False, add=at.add)
     elif where != f"{fn}:{key}":
         at.add("queue", item, f"in the queue {where}, not in {fn}:{key}")
+    elif at.gates.waits(where, start=item not in at.resuming):
+        return
     elif where not in at.ready_keys or at.ready_fns.get(fn) != lane:
         at.add("not ready", item, f"its queue {where} gets no turns in lane {lane!r}")
 
@@ -259,8 +332,8 @@ def _check_pending(
             _check_queue(item, fields, at)
         elif places[1]:
             at.due.pop(item)
-        elif at.leases.pop(item, None) is None:
-            at.add("limbo", item, "leased, but the lease has no end")
+        else:
+            _check_lease(item, fields, at)
         return
     if (at_ms := at.due.pop(item, None)) != due:
         at.add("limbo", item, f"pending until {due}, but `due` has {at_ms}")
@@ -273,6 +346,17 @@ def _check_pending(
 
 def check_rest(at: Indexes) -> None:
     """What no run accounted for."""
+    for fn in at.crons:
+        if at.due.pop(f"%{fn}", None) is None:
+            at.add("cron", fn, "has crons, but no moment in `due` to look at them")
+    for window, (fn, end) in at.windows.items():
+        if at.due.pop(item := f"~{fn}:{window}", None) != end:
+            at.add("window", item, f"open until {end}, but `due` says otherwise")
+    for window in at.gathered - at.windows.keys():
+        at.add("window", window, "has events, but is not open")
+    for lock, run in at.locks.items():
+        at.add("lock", lock, f"belongs to {run}, which is over or knows nothing of it")
+    at.gates.rest(at.queue_keys, at.due, at.add)
     for rule, left in (
         ("due", at.due), ("leases", at.leases), ("ended", at.ended), ("queues", at.queues), ("runs", at.runs_of),
     ):  # fmt: skip

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 
 from stepwell.durations import Duration, parse_duration
 from stepwell.errors import ConfigError
+from stepwell_engine.cron_run import Crons, registers
 from stepwell_engine.deliver import Delivery
 from stepwell_engine.entries import Batch
 from stepwell_engine.fanout import Fanout
@@ -83,7 +84,11 @@ class Coordinator:
         self._retention = Retention(store, kept, self.metrics)
         self._gauges = Gauges(store, self.registry, self.metrics)
         recovery = Recovery(store, self.registry, self.metrics)
-        self._timers = [Timer(store, i, recovery, self.metrics) for i in range(len(store.shards))]
+        self._crons = Crons(store, self.registry, self.metrics)
+        self._timers = [
+            Timer(store, i, recovery, self._crons, self.registry, self.metrics)
+            for i in range(len(store.shards))
+        ]
         self._readers = self._make_readers()
         self._polls: list[Loop] = []
         self._task: asyncio.Task[None] | None = None
@@ -160,7 +165,7 @@ class Coordinator:
 
     async def _prepare(self) -> None:
         await asyncio.gather(*(reader.prepare() for reader in self._readers))
-        await self.registry.refresh()
+        await self._crons.sync()
 
     async def _serve(self) -> None:
         loops = [Loop("timer", timer.turn, self.metrics) for timer in self._timers]
@@ -185,6 +190,8 @@ class Coordinator:
     async def _upkeep(self) -> None:
         if self._store.server.is_cluster:
             self._matcher.skew_us = await self._skew_us()
+        if self.registry.cancels:
+            await self._fanout.recent.forget(*await self._retention.handled())
         # A backlog goes in bounded pieces, but it does go: runs may end faster than one piece a period.
         while True:
             removed = await self._retention.sweep()
@@ -232,6 +239,9 @@ class Coordinator:
         for batch in batches:
             if batch.wakes:
                 self._timers[batch.shard].poke()
+        if any(b.wakes and registers(read.events[b.shard]) for b in batches):
+            # Before the entry that says so is dropped: if this fails, it is done again.
+            await self._crons.sync()
         await asyncio.gather(*(self._fanout.drop(b) for b in batches if b.wakes or b.bad))
         batches = [batch for batch in batches if batch.entries]
         try:

@@ -27,7 +27,10 @@ Row = tuple[bytes, list[bytes]]
 
 
 class Delivery:
-    """Delivers entries of outboxes: r resolves a step, e accepts an event, c cancels an invoked run."""
+    """Delivers entries of outboxes.
+
+    r resolves a step, e accepts an event, c cancels an invoked run, C that with those it invoked, g, G and h are about permits.
+    """
 
     __slots__ = ("_cancelled", "_metrics", "_registry", "_store")
 
@@ -43,7 +46,7 @@ class Delivery:
         if not rows:
             return
         results = await asyncio.gather(
-            *(self._deliver(flat) for _, flat in rows), return_exceptions=True
+            *(self._deliver(shard, flat) for _, flat in rows), return_exceptions=True
         )
         done: list[bytes] = []
         trouble: BaseException | None = None
@@ -65,14 +68,16 @@ class Delivery:
             done.append(sid)
         if done:
             keys, call = self._store.keys(shard), self._store.server.call
+            # In this order: an entry that is deleted and pending is found by whoever claims it. The other way round nobody would look
+            # for it again, and as the oldest of its stream it would keep every run from being swept.
             await asyncio.gather(
-                call(keys.root, "XACK", keys.outbox, GROUP, *done),
                 call(keys.root, "XDEL", keys.outbox, *done),
+                call(keys.root, "XACK", keys.outbox, GROUP, *done),
             )
         if trouble is not None:
             raise trouble
 
-    async def _deliver(self, flat: list[bytes]) -> None:
+    async def _deliver(self, shard: int, flat: list[bytes]) -> None:
         _, kind, _, a, _, b, _, c, _, d = flat
         match kind:
             case b"r":
@@ -82,6 +87,12 @@ class Delivery:
                 await self._accept(int(a), b.decode(), c, d)
             case b"c":
                 await self._cancel_child(unpack(c), int(d))
+            case b"C":
+                await self._cancel_child(unpack(c), int(d), children=True)
+            case b"g" | b"G" | b"h":
+                await self._store.shards[int(a)].permit(
+                    kind.decode(), b.decode(), c.decode(), word=d, home=shard
+                )
             case _:
                 raise ValueError(f"an outbox entry of unknown kind {kind!r}")
 
@@ -95,7 +106,9 @@ class Delivery:
             deadline=None,
         )
 
-    async def _cancel_child(self, head: list[Any], registered_us: int) -> None:
+    async def _cancel_child(
+        self, head: list[Any], registered_us: int, *, children: bool = False
+    ) -> None:
         details = head[3]
         app, fn = details["app"], details["fn"]
         function = self._registry.find(app, fn)
@@ -109,5 +122,9 @@ class Delivery:
         event = ulid_time_chars(ms) + details["entropy"]
         child = run_id(ms, event, app, fn, function_shard(app, fn, len(self._store.shards)))
         await self._store.of_run(child).cancel(
-            child, error=self._cancelled, grace_ms=CANCEL_GRACE_MS, tombstone=function.number
+            child,
+            error=self._cancelled,
+            grace_ms=CANCEL_GRACE_MS,
+            tombstone=function.number,
+            children=children,
         )

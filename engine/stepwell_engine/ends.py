@@ -1,4 +1,4 @@
-"""The end of a run as an event: built from the run's hash only when a function or a wait asks for it."""
+"""The end of a run, or that none began, as an event: built only when a function or a wait asks for it."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,17 @@ from typing import Any, Final
 from stepwell.events import Event, encode_event
 from stepwell.ids import ulid_ms, ulid_time_chars
 from stepwell.serde.values import unpack
-from stepwell_engine.entries import Entry, blob_event
+from stepwell_engine import luapack, views
+from stepwell_engine.entries import SKIPPED_EVENT, Entry, blob_event
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.store import Store
 
-_FIELDS: tuple[str, ...] = ("f", "a", "e", "o", "er", "pa", "st")
+_FIELDS: tuple[str, ...] = ("f", "a", "e", "o", "er", "pa", "st", "eb", "el")
 _TAILS: Final = {
     "inngest/function.finished": "F0",
     "inngest/function.failed": "F1",
     "inngest/function.cancelled": "F2",
+    SKIPPED_EVENT: "F3",
 }
 _STATUS: Final = {b"c": "Completed", b"f": "Failed", b"k": "Cancelled"}
 
@@ -41,6 +43,23 @@ def end_id(name: str, run: str, ms: int) -> str:
     return ulid_time_chars(ms) + run[10:24] + _TAILS[name]
 
 
+def skipped(entry: Entry, registry: Registry) -> Entry:
+    """A skip, made whole. Raises ValueError for bytes that say nothing."""
+    run, number, reason, other = (part.decode() for part in luapack.read(entry.extra))
+    function = registry.numbered(number)
+    ms = entry.us // 1000
+    data = {
+        "function_id": function.id if function else "",
+        "fn_id": function.fn if function else "",
+        "app_id": function.app if function else "",
+        "reason": reason,
+        "event": blob_event(entry.data, ulid_ms(entry.data[:26].decode())).to_dict(),
+        "run_id": other or None,
+    }
+    event = Event(entry.name, data, ts=ms)
+    return entry._replace(id=end_id(entry.name, run, ms), data=encode_event(event), extra=b"")
+
+
 def _filled(entry: Entry, run: Mapping[str, bytes | None], registry: Registry) -> Entry:
     ms = entry.us // 1000
     id_ = end_id(entry.name, entry.run, ms)
@@ -50,16 +69,16 @@ def _filled(entry: Entry, run: Mapping[str, bytes | None], registry: Registry) -
 
 def _data(run_id: str, run: Mapping[str, bytes | None], registry: Registry) -> dict[str, Any]:
     function = registry.numbered((run["f"] or b"").decode())
-    blob = run["e"]
-    event = blob_event(blob, ulid_ms(blob[:26].decode())).to_dict() if blob else None
+    stored = {name.encode(): value for name, value in run.items() if value is not None}
+    event = views.trigger_event(stored)
     status = run["st"] or b""
     data: dict[str, Any] = {
         "function_id": function.id if function else "",
         "fn_id": function.fn if function else "",
         "app_id": function.app if function else "",
         "run_id": run_id,
-        "event": event,
-        "events": [event] if event else [],
+        "event": event.to_dict() if event else None,
+        "events": [each.to_dict() for each in views.trigger_events(stored)],
         "_inngest": {"status": _STATUS.get(status, "Unknown")},
     }
     if status == b"c":
@@ -68,5 +87,5 @@ def _data(run_id: str, run: Mapping[str, bytes | None], registry: Registry) -> d
         data["error"] = unpack(run["er"])
     if run["pa"]:
         # "run:step" here; the incumbent's correlation ids join them by a dot.
-        data["correlation_id"] = run["pa"].decode().replace(":", ".", 1)
+        data["correlation_id"] = run["pa"].decode().partition(" ")[0].replace(":", ".", 1)
     return data

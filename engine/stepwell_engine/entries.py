@@ -1,18 +1,21 @@
 """Stream entries as values: what one row of an event stream says, parsed once."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from stepwell.events import Event, decode_event
 from stepwell.ids import is_ulid
 
-USER, INVOKED, ENDED, LOOK = "u", "v", "f", "l"
+USER, INVOKED, ENDED, LOOK, SKIPPED = "u", "v", "f", "l", "s"
+
+SKIPPED_EVENT: Final = "inngest/function.skipped"
 
 
 class Entry(NamedTuple):
     """One accepted event. `sid` is its stream entry, `us` the accept time.
 
-    Ends and look-backs have no id and no data but `run`: the runs that ended, their ids in a row, or "run:step" of the wait.
+    Ends and look-backs have no id and no data but `run`: the runs that ended, their ids in a row, or "run:step" of the wait. Skips have
+    the event that started no run as `data`, in the form of `blob`, and the rest in `extra`, until ends.py makes them whole.
     """
 
     sid: bytes
@@ -33,6 +36,11 @@ class Entry(NamedTuple):
     def events(self) -> int:
         """How many events the entry stands for."""
         return len(self.run) // 26 if self.kind == ENDED else 1
+
+    @property
+    def order(self) -> int:
+        """Its place among the entries of one ms, as the stream has them: what was sent first starts first."""
+        return min(int(self.sid.rpartition(b"-")[2] or 0), 999)
 
     @property
     def blob(self) -> bytes:
@@ -63,6 +71,8 @@ class Batch:
                     add(Entry(sid, kind.decode(), _ulid(id_), name.decode(), int(us), data, extra))
                 elif kind == b"f":
                     add(Entry(sid, ENDED, "", name.decode(), int(us), b"", b"", _ulids(data)))
+                elif kind == b"s":
+                    add(Entry(sid, SKIPPED, "", name.decode(), int(us), data, extra))
                 elif kind == b"l":
                     add(Entry(sid, LOOK, "", name.decode(), int(us), b"", b"", data.decode()))
                 elif kind == b"w":

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from stepwell.errors import FunctionNotFoundError, error_payload
 from stepwell.serde.values import pack
-from stepwell_engine.ends import load_ends
-from stepwell_engine.entries import ENDED, INVOKED, LOOK, Batch, Entry
+from stepwell_engine.chunks import Chunk
+from stepwell_engine.ends import load_ends, skipped
+from stepwell_engine.entries import ENDED, INVOKED, LOOK, SKIPPED, Batch, Entry
 from stepwell_engine.matching import Matcher
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.planning import Plan, Work, error_record, plan, start_all
@@ -22,65 +23,14 @@ from stepwell_engine.triggers import FILTER_ERROR
 GROUP: Final = "stepwell"
 RECORD_TTL_MS: Final = 172_800_000  # the 24 h of de-duplication, and as much again as margin
 
-# What one call may hold the server for, and send at once.
-_MAX_RUNS: Final = 100
-_MAX_ENTRIES: Final = 1000
-_MAX_BYTES: Final = 8 << 20
-
 logger = logging.getLogger("stepwell.coordinator")
 
 _REFERRING: Final = frozenset({INVOKED, LOOK})
+_INTERNAL: Final = frozenset({ENDED, SKIPPED})
+"""What the engine says itself: without anyone who wants it, it leaves no trace."""
 
 Awaited = Sequence[Mapping[str, list[str]]]
 """For each shard: event name → the paths by which it is waited for."""
-
-
-class Chunk:
-    """One shard's share of a batch, written by one call of fanout.lua or, when it grew large, a few."""
-
-    __slots__ = ("acks", "records", "runs", "shard", "size")
-
-    def __init__(self, shard: int) -> None:
-        self.shard = shard
-        self._clear()
-
-    def _clear(self) -> None:
-        self.acks: list[bytes] = []
-        self.records: list[tuple[str, bytes]] = []
-        self.runs: list[NewRun] = []
-        self.size = 0
-
-    def add(self, entry: Entry, runs: Sequence[NewRun], record: bytes) -> None:
-        """An entry to acknowledge with what it causes; no record if that is empty.
-
-        An entry of ends says several events: it is acknowledged when all of them are handled.
-        """
-        if entry.kind != ENDED:
-            self.acks.append(entry.sid)
-        if record:
-            self.records.append((entry.id, record))
-            self.size += len(record)
-        self.create(runs)
-
-    def create(self, runs: Sequence[NewRun]) -> None:
-        """Runs to create."""
-        self.runs += runs
-        for run in runs:
-            self.size += len(run.blob)
-
-    def split(self) -> "Chunk":
-        """What was gathered so far, as a chunk of its own; this one is empty then."""
-        other = Chunk(self.shard)
-        other.acks, other.records, other.runs = self.acks, self.records, self.runs
-        self._clear()
-        return other
-
-    @property
-    def full(self) -> bool:
-        """Whether it should be written before more is added."""
-        return (
-            len(self.runs) >= _MAX_RUNS or len(self.acks) >= _MAX_ENTRIES or self.size >= _MAX_BYTES
-        )
 
 
 class Fanout:
@@ -90,7 +40,7 @@ class Fanout:
     of their causes, waits are resolved once, and plans that reach other shards are fixed first.
     """
 
-    __slots__ = ("_matcher", "_metrics", "_recent", "_registry", "_store")
+    __slots__ = ("_matcher", "_metrics", "_registry", "_store", "_warned", "recent")
 
     def __init__(
         self, store: Store, registry: Registry, matcher: Matcher, metrics: Metrics
@@ -98,8 +48,9 @@ class Fanout:
         self._store = store
         self._registry = registry
         self._matcher = matcher
-        self._recent = Recent(store, registry, matcher)
+        self.recent = Recent(store, registry, matcher)
         self._metrics = metrics
+        self._warned: set[tuple[str, str, str]] = set()
 
     async def handle(self, batches: Sequence[Batch]) -> None:
         """Bring about what the entries cause, and acknowledge them.
@@ -122,10 +73,21 @@ class Fanout:
             rest, some = self._simple(batch, wanted, chunks)
             special += rest
             unmatched += some
+        noted = await self._note(special)
         await self._write(chunks)
         self._count(batches, unmatched)
         if special:
-            await self._special(special, awaited)
+            await self._special(special, awaited, noted=noted)
+
+    async def _note(self, works: Sequence[Work]) -> bool:
+        """Keep what cancels and what waits look back for, before any run of the batch comes to be: a run asks as it is created."""
+        asked = self._registry.lookback
+        kept = [
+            Work(w.entry, w.route, w.shard)
+            for w in works
+            if w.entry.name in asked and w.entry.kind != LOOK
+        ]
+        return bool(kept and await self.recent.note(await self._complete(kept)))
 
     async def _guess(self, batch: Batch, names: list[str]) -> bool:
         """With one shard, write at once what holds if nobody waits and the registry is as known; the script checks both.
@@ -199,9 +161,8 @@ class Fanout:
             route = registry.route(name)
             if name in awaited or name in registry.lookback or entry.kind in _REFERRING:
                 special.append(Work(entry, route, shard))
-            elif entry.kind == ENDED:
+            elif entry.kind in _INTERNAL:
                 if route.empty:
-                    # There is one for every run: it leaves no trace.
                     chunk.acks.append(entry.sid)
                     unmatched += entry.events
                 else:
@@ -224,11 +185,26 @@ class Fanout:
         entry = decided.work.entry
         runs = decided.runs(chunk.shard)
         # An end that nobody wants (a wait may have) leaves no trace.
-        chunk.add(entry, runs, decided.record() if decided.rows or entry.kind != ENDED else b"")
+        chunk.add(
+            entry, runs, decided.record() if decided.rows or entry.kind not in _INTERNAL else b""
+        )
+        self._warn(decided)
         for row in decided.rows:
             if row.outcome == FILTER_ERROR:
                 self._metrics.filter_errors.labels(row.app, row.fn).inc()
         return not runs
+
+    def _warn(self, decided: Plan) -> None:
+        """Count keys of flow control that had no value; the log names each option of a function once."""
+        for row, (option, text) in decided.faults:
+            self._metrics.flow_key_errors.labels(row.app, row.fn, option).inc()
+            if (row.app, row.fn, option) not in self._warned:
+                self._warned.add((row.app, row.fn, option))
+                logger.warning(
+                    "function %s-%s: %s has no usable value for event %s: %s; more of these are only counted "
+                    "(stepwell_flow_key_errors_total)",
+                    row.app, row.fn, option, decided.work.entry.id, text,
+                )  # fmt: skip
 
     async def _write(self, chunks: Iterable[Chunk]) -> None:
         """Write chunks, those of one shard one after another: the server turns to others in between."""
@@ -244,27 +220,40 @@ class Fanout:
 
     async def _write_one(self, chunk: Chunk, *, guard: Sequence[Arg] = ()) -> bool:
         """Write a chunk; False when the `guard` does not hold: then nothing was written."""
-        shard = self._store.shards[chunk.shard]
-        *parts, last = _parts(chunk.runs)
+        *parts, last = chunk.parts()
         # The acknowledgement goes with the last part: what is lost before it is done again.
         for runs in parts:
-            if (
-                await shard.fanout(GROUP, (), (), runs, record_ttl_ms=RECORD_TTL_MS, guard=guard)
-                < 0
-            ):
+            if not await self._write_part(chunk.shard, (), (), runs, guard):
                 return False
             guard = ()
-        written = await shard.fanout(
-            GROUP, chunk.acks, chunk.records, last, record_ttl_ms=RECORD_TTL_MS, guard=guard
-        )
-        if written < 0:
-            return False
-        for (number, app), count in Counter((run.number, run.lane) for run in chunk.runs).items():
-            function = self._registry.numbered(number)
-            self._metrics.runs_started.labels(app, function.fn if function else "").inc(count)
+        return await self._write_part(chunk.shard, chunk.acks, chunk.records, last, guard)
+
+    async def _write_part(
+        self,
+        number: int,
+        acks: Sequence[bytes],
+        records: Sequence[tuple[str, bytes]],
+        runs: Sequence[NewRun],
+        guard: Sequence[Arg],
+    ) -> bool:
+        shard = self._store.shards[number]
+        ttl = RECORD_TTL_MS
+        if any(run.flow for run in runs):
+            started = await shard.admit(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard)
+            if started is None:
+                return False
+            counts = Counter(started)
+        else:
+            if await shard.fanout(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard) < 0:
+                return False
+            counts = Counter(run.number for run in runs)
+        for number_, count in counts.items():
+            function = self._registry.numbered(number_)
+            app, fn = (function.app, function.fn) if function else ("", "")
+            self._metrics.runs_started.labels(app, fn).inc(count)
         return True
 
-    async def _special(self, works: list[Work], awaited: Awaited) -> None:
+    async def _special(self, works: list[Work], awaited: Awaited, *, noted: bool) -> None:
         """Ends, invokes, events that are waited for, and those that reach other shards."""
         works = await self._answer(works)
         ends: dict[int, Chunk] = {}
@@ -272,7 +261,6 @@ class Fanout:
             if work.entry.kind == ENDED:
                 ends.setdefault(work.shard, Chunk(work.shard)).acks.append(work.entry.sid)
         works = await self._complete(works)
-        noted = await self._recent.note(works)
         if noted:
             # A wait registered since the first look may have looked back before this was noted.
             awaited = await self._awaited(list({work.entry.name for work in works}))
@@ -295,17 +283,14 @@ class Fanout:
         await self._write(ends.values())
 
     async def _answer(self, works: list[Work]) -> list[Work]:
-        """Waits that look back, answered from what was noted so far; returns the other entries.
-
-        What this batch notes after that is matched in the ordinary way: those waits are registered already.
-        """
+        """Waits and cancels that look back, answered from what was noted, this batch's events too; returns the other entries."""
         chunks: dict[int, Chunk] = {}
         asked: dict[int, list[Entry]] = {}
         for work in works:
             if work.entry.kind == LOOK:
                 asked.setdefault(work.shard, []).append(work.entry)
                 chunks.setdefault(work.shard, Chunk(work.shard)).add(work.entry, (), b"")
-        await asyncio.gather(*(self._recent.answer(s, entries) for s, entries in asked.items()))
+        await asyncio.gather(*(self.recent.answer(s, entries) for s, entries in asked.items()))
         await self._write(chunks.values())
         return [work for work in works if work.entry.kind != LOOK]
 
@@ -319,6 +304,8 @@ class Fanout:
             else:
                 if work.entry.kind == INVOKED:
                     work.read_target()
+                elif work.entry.kind == SKIPPED:
+                    work.entry = skipped(work.entry, self._registry)
                 ready.append(work)
         for shard, entries in ends.items():
             events = await load_ends(self._store, self._registry, shard, entries)
@@ -345,35 +332,27 @@ class Fanout:
         shards = self._store.shards
         held = await asyncio.gather(
             *(
-                shards[p.work.shard].plan(p.work.entry.id, p.record(), ttl_ms=RECORD_TTL_MS)
+                shards[p.work.shard].plan(
+                    p.work.entry.id, p.record(whole=True), ttl_ms=RECORD_TTL_MS
+                )
                 for p in plans
             )
         )
-        plans = [p.under(h, self._registry) for p, h in zip(plans, held, strict=True)]
+        for mine in plans:
+            self._warn(mine)
         runs: dict[int, Chunk] = {}
         acks: dict[int, Chunk] = {}
-        for decided in plans:
+        for mine, known in zip(plans, held, strict=True):
+            home = acks.setdefault(mine.work.shard, Chunk(mine.work.shard))
+            decided = mine.under(known, self._registry)
+            if decided is None:
+                home.acks.append(mine.work.entry.sid)
+                continue
             for shard in decided.targets:
                 runs.setdefault(shard, Chunk(shard)).create(decided.runs(shard))
-            home = acks.setdefault(decided.work.shard, Chunk(decided.work.shard))
-            home.add(decided.work.entry, (), decided.record())
+            home.add(mine.work.entry, (), decided.record())
         await self._write(runs.values())
         await self._write(acks.values())
-
-
-def _parts(runs: list[NewRun]) -> list[list[NewRun]]:
-    """`runs` in parts of a size that one call may have; at least one part."""
-    if len(runs) <= _MAX_RUNS and sum(len(run.blob) for run in runs) <= 2 * _MAX_BYTES:
-        return [runs]
-    parts: list[list[NewRun]] = [[]]
-    size = 0
-    for run in runs:
-        if parts[-1] and (len(parts[-1]) >= _MAX_RUNS or size + len(run.blob) > _MAX_BYTES):
-            parts.append([])
-            size = 0
-        parts[-1].append(run)
-        size += len(run.blob)
-    return parts
 
 
 def packed_error(error: BaseException, **fields: Any) -> bytes:

@@ -2,29 +2,46 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from stepwell.errors import (
     FunctionNotFoundError,
     RunNotFoundError,
+    RunNotStartedError,
     SendEventsError,
 )
 from stepwell.events import Event
-from stepwell.gateway import GatewayOptions, RunQuery
+from stepwell.gateway import BulkQuery, GatewayOptions, RunQuery
 from stepwell.ids import event_entropy, event_shard, function_shard, is_ulid, run_id, ulid_ms
-from stepwell.records import EventRecord, Page, Run, RunStatus, RunSummary, run_status
+from stepwell.records import (
+    BulkCancel,
+    EventOutcome,
+    EventRecord,
+    Explanation,
+    Page,
+    Run,
+    RunStatus,
+    RunSummary,
+    run_status,
+)
 from stepwell.serde.values import pack, unpack
-from stepwell_engine import views
+from stepwell_engine import bulk, views
 from stepwell_engine.directory import Directory, Registered
+from stepwell_engine.explain_read import explain
 from stepwell_engine.intake import Intake, new_seed
 from stepwell_engine.listing import list_runs
 from stepwell_engine.routing import event_route
 from stepwell_engine.signals import send_signal
+from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewEvent, Transitions
+from stepwell_engine.triggers import STARTED
 from stepwell_engine.watcher import Watcher
 
 CANCEL_GRACE_MS: Final = 10_000
+_GATHERED: Final = frozenset({"debounced", "batched"})
+_OPEN: Final = "open"  # the outcome of a run that a window still gathers events for
 _STREAM_LOOK: Final = 1_000  # entries of one shard's stream looked at for one event
 
 
@@ -140,10 +157,24 @@ class StoreGateway:
         key = self.store.of_run(run_id).keys.run(run_id)
         letter, output, error = await self.store.server.call(key, "HMGET", key, "st", "o", "er")
         if letter is None:
-            raise _no_run(run_id)
+            return await self._instead(run_id)
         if letter == b"c":
             return RunStatus.COMPLETED, None if output is None else unpack(output)
         return run_status(letter.decode(), ""), views.error_info(unpack(error) if error else {})
+
+    async def _instead(self, run_id: str) -> tuple[RunStatus, Any]:
+        """What came instead of a run: that which its event was gathered for, or none."""
+        key = self.store.of_run(run_id).keys.build("outcome", run_id)
+        outcomes: list[bytes] = await self.store.server.call(key, "HVALS", key)
+        if not outcomes:
+            raise _no_run(run_id)
+        word, _, other = outcomes[0].decode().partition(" ")
+        if word in _GATHERED:
+            return await self.result(other, expected=True)
+        if word == _OPEN:
+            return await self.result(run_id, expected=True)
+        why = EventOutcome(app_id="", fn_id="", outcome=word, run_id=other).reason
+        raise RunNotStartedError(f"the function was not started: {why}")
 
     async def wait(self, run_id: str) -> Run:
         """Wait for a run's end."""
@@ -160,23 +191,29 @@ class StoreGateway:
         function = await self._directory.numbered(fields[b"f"].decode())
         return views.run(run_id, function.fn_id if function else "", fields)
 
+    async def explain(self, run_id: str) -> Explanation:
+        """Why a run is not running now."""
+        return await explain(self.store, self._directory, run_id)
+
     async def runs(self, query: RunQuery) -> Page[RunSummary]:
         """Runs, newest first."""
         return await list_runs(self.store, self._directory, query)
 
-    async def cancel(self, run_id: str, reason: str) -> RunStatus:
+    async def cancel(self, run_id: str, reason: str, *, children: bool = False) -> RunStatus:
         """Cancel a run; its status afterwards."""
-        payload = {
-            "code": "run_cancelled",
-            "name": "RunCancelledError",
-            "message": reason,
-            "stack": None,
-        }
-        shard = self.store.of_run(run_id)
-        letter = await shard.cancel(run_id, error=pack(payload), grace_ms=CANCEL_GRACE_MS)
+        letter = await self.store.of_run(run_id).cancel(
+            run_id,
+            error=pack(bulk.cancelled_error(reason)),
+            grace_ms=CANCEL_GRACE_MS,
+            children=children,
+        )
         if not letter:
             raise _no_run(run_id)
         return run_status(letter, "")
+
+    async def cancel_runs(self, query: BulkQuery) -> BulkCancel:
+        """Cancel the runs that a query describes."""
+        return await bulk.cancel_runs(self.store, self._directory, query)
 
     async def signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:
         """Send a signal; the run that received it."""
@@ -184,8 +221,13 @@ class StoreGateway:
 
     async def event(self, event_id: str) -> EventRecord | None:
         """What became of an event. Its id does not tell its shard, so all of them are asked."""
-        if not is_ulid(event_id):
-            return None
+        record = await self._handled(event_id) if is_ulid(event_id) else None
+        if record is None or record.pending or record.duplicate_of:
+            return record
+        count, rows = await self._cancelled(event_id)
+        return replace(record, outcomes=(*record.outcomes, *rows), cancelled=count)
+
+    async def _handled(self, event_id: str) -> EventRecord | None:
         shards = self.store.shards
         found = await asyncio.gather(*(self._record(shard, event_id) for shard in shards))
         record = next((r for r in found if r is not None), None)
@@ -193,10 +235,50 @@ class StoreGateway:
             # An event whose only effects are runs on its own shard leaves no record but these.
             started = await self._started(event_id)
             record = started or record
-        if record is not None and record.event is None and record.run_ids:
-            event = await self._event_of(record.run_ids[0])
-            return _with_event(record, event)
+        elif record.outcomes:
+            record = replace(record, outcomes=await self._decided(event_id, record.outcomes))
+        if record is not None and record.event is None:
+            runs = (o.run_id for o in record.outcomes if o.outcome == STARTED and o.run_id)
+            if (run_id := next(runs, None)) is not None:
+                return replace(record, event=await self._event_of(run_id))
         return record
+
+    async def _cancelled(self, event_id: str) -> tuple[int, list[EventOutcome]]:
+        """How many runs the event cancelled, and the first of them."""
+        keys = [shard.keys.build("outcome", event_id) for shard in self.store.shards]
+        found = await asyncio.gather(*(self.store.server.call(k, "HGETALL", k) for k in keys))
+        count, rows = 0, list[EventOutcome]()
+        for flat in found:
+            for field, value in zip(flat[::2], flat[1::2], strict=True):
+                if field == b"!":
+                    count += int(value)
+                elif field[:1] == b"!":
+                    function = await self._directory.numbered(value.decode())
+                    app, fn = (function.app_id, function.fn_id) if function else ("", "")
+                    run = field[1:].decode()
+                    rows.append(EventOutcome(app_id=app, fn_id=fn, outcome="cancels", run_id=run))
+        return count, sorted(rows, key=lambda row: row.run_id or "")
+
+    async def _decided(
+        self, event_id: str, outcomes: Sequence[EventOutcome]
+    ) -> tuple[EventOutcome, ...]:
+        """Outcomes with what the scripts made of them: flow control decides where the function lives."""
+        return tuple(await asyncio.gather(*(self._decide(event_id, o) for o in outcomes)))
+
+    async def _decide(self, event_id: str, planned: EventOutcome) -> EventOutcome:
+        function = await self._directory.find(planned.app_id, planned.fn_id)
+        if planned.run_id is None or function is None:
+            return planned
+        keys = self.store.of_run(planned.run_id).keys
+        text = await self._outcome(keys, event_id, function.number)
+        word, _, run_id = (text or b"").decode().partition(" ")
+        window = await self._outcome(keys, run_id, function.number) if word in _GATHERED else None
+        return views.decided(planned, text, window)
+
+    async def _outcome(self, keys: Keys, subject: str, number: str) -> bytes | None:
+        key = keys.build("outcome", subject)
+        found: bytes | None = await self.store.server.call(key, "HGET", key, number)
+        return found
 
     async def _record(self, shard: Transitions, event_id: str) -> EventRecord | None:
         server, key = self.store.server, shard.keys.build("record", event_id)
@@ -241,7 +323,7 @@ class StoreGateway:
     async def _event_of(self, run_id: str) -> Event | None:
         key = self.store.of_run(run_id).keys.run(run_id)
         blob: bytes | None = await self.store.server.call(key, "HGET", key, "e")
-        return next(iter(views.trigger_events({b"e": blob})), None) if blob else None
+        return views.trigger_event({b"e": blob}) if blob else None
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -249,11 +331,8 @@ class StoreGateway:
         await self.store.aclose()
 
 
-def _with_event(record: EventRecord, event: Event | None) -> EventRecord:
-    return EventRecord(
-        id=record.id, accepted_at=record.accepted_at, event=event, outcomes=record.outcomes
-    )
-
-
 def _no_run(run_id: str) -> RunNotFoundError:
-    return RunNotFoundError(f"there is no run {run_id!r}, or its retention is over")
+    return RunNotFoundError(
+        f"there is no run {run_id!r}: it is not there yet (client.explain tells of a debounce or batch that is open), "
+        "or its retention is over"
+    )

@@ -18,7 +18,7 @@ _MAX_SCANNED: Final = 2_000
 """Runs looked at for one page; a page of a rare status may be short, and has a cursor."""
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """A run in the order of the list: by creation, then id, both falling."""
 
     score: float
@@ -36,7 +36,7 @@ async def list_runs(store: Store, directory: Directory, query: RunQuery) -> Page
     found: list[RunSummary] = []
     scanned = 0
     while True:
-        places = await _next(store, functions, after, query.limit)
+        places = await next_places(store, functions, after, query.limit)
         for start in range(0, len(places), query.limit):
             chunk = places[start : start + query.limit]
             rows = await _read(store, [place.run_id for place, _ in chunk])
@@ -54,12 +54,12 @@ async def list_runs(store: Store, directory: Directory, query: RunQuery) -> Page
             return Page(tuple(found), encode_cursor(after))
 
 
-def encode_cursor(place: _Place) -> str:
+def encode_cursor(place: Place) -> str:
     """A place as opaque text."""
     return urlsafe_b64encode(f"{place.score:.0f} {place.run_id}".encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str) -> _Place | None:
+def decode_cursor(cursor: str) -> Place | None:
     """The place in a cursor, None for the start. Raises ConfigError."""
     if not cursor:
         return None
@@ -69,16 +69,16 @@ def decode_cursor(cursor: str) -> _Place | None:
         )
         if not is_ulid(run_id):
             raise ValueError(run_id)
-        return _Place(float(score), run_id)
+        return Place(float(score), run_id)
     except (Base64Error, ValueError) as error:
         raise ConfigError(
             f"cursor={cursor!r}: not a cursor; pass the .cursor of the page before, or leave it out"
         ) from error
 
 
-async def _next(
-    store: Store, functions: Sequence[Registered], after: _Place | None, limit: int
-) -> list[tuple[_Place, Registered]]:
+async def next_places(
+    store: Store, functions: Sequence[Registered], after: Place | None, limit: int
+) -> list[tuple[Place, Registered]]:
     """The `limit` places after `after` over all functions."""
     tails = await asyncio.gather(*(_tail(store, f, after, limit) for f in functions))
     merged = [(place, f) for f, tail in zip(functions, tails, strict=True) for place in tail]
@@ -86,22 +86,18 @@ async def _next(
     return merged[:limit]
 
 
-async def _tail(
-    store: Store, function: Registered, after: _Place | None, limit: int
-) -> list[_Place]:
+async def _tail(store: Store, function: Registered, after: Place | None, limit: int) -> list[Place]:
     """The `limit` places after `after` in one function's index."""
     shard = function_shard(function.app_id, function.fn_id, len(store.shards))
     key = store.keys(shard).build("fn_runs", function.number)
     highest = "+inf" if after is None else f"{after.score:.0f}"
-    out: list[_Place] = []
+    out: list[Place] = []
     offset = 0
     while len(out) < limit:
         reply: list[Any] = await store.server.call(
             key, "ZREVRANGEBYSCORE", key, highest, "-inf", "WITHSCORES", "LIMIT", offset, limit
         )
-        places = [
-            _Place(float(s), m.decode()) for m, s in zip(reply[::2], reply[1::2], strict=True)
-        ]
+        places = [Place(float(s), m.decode()) for m, s in zip(reply[::2], reply[1::2], strict=True)]
         # Runs of the very ms of `after` come first again: its batch may be longer than a page.
         out += [place for place in places if after is None or place < after]
         offset += limit

@@ -1,17 +1,18 @@
-"""Events meet waits: candidates found by value are checked in full, then the waiting steps are resolved."""
+"""Events meet waits and cancels: candidates found by value are checked in full, then runs are cancelled and waiting steps resolved."""
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from stepwell.errors import StepwellError
 from stepwell.ids import ulid_ms
 from stepwell.serde.values import unpack
 from stepwell_engine import luapack
-from stepwell_engine.entries import blob_event
+from stepwell_engine.entries import Entry, blob_event
 from stepwell_engine.expressions import compile, index_key, lookup  # noqa: A004
 from stepwell_engine.expressions.values import FaultError
+from stepwell_engine.limits.cancel import GRACE_MS, PATH_MARK, Registration, reason
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.planning import Work
 from stepwell_engine.store.store import Store
@@ -27,7 +28,7 @@ Row = tuple[bytes, bytes, bytes]
 
 
 class Matcher:
-    """Ends the waits that an event matches, on every shard.
+    """Ends the waits that an event matches and the runs that it cancels, on every shard.
 
     `skew_us` is how far two masters' clocks may differ: a wait that seems to be registered later than
     the event was accepted, by less than that, is taken to match (a false match is seen and can be
@@ -57,21 +58,59 @@ class Matcher:
                 self._metrics.waits_matched.inc(matched)
 
     async def _on_shard(self, work: Work, shard: Transitions, paths: list[str]) -> int:
-        pages = [page for path in paths if (page := _page(work, path)) is not None]
+        cancels = [path for path in paths if path.startswith(PATH_MARK)]
+        if cancels:
+            # First: no run may go on, and end, with the event that cancels it.
+            await self._cancel_runs(work, shard, cancels)
         matched = 0
-        while pages:
-            found = await shard.candidates(pages, limit=_PAGE)
-            hits = [hit for rows in found for row in rows if (hit := self._check(work, shard, row))]
+        async for _, rows in self._found(work, shard, [p for p in paths if p not in cancels]):
+            hits = [hit for row in rows if (hit := self._check(work, shard, row))]
             blob = work.entry.blob
             done = await asyncio.gather(*(shard.resolve(*hit, "v", blob) for hit in hits))
             matched += sum(done)
+        return matched
+
+    async def _found(
+        self, work: Work, shard: Transitions, paths: Sequence[str]
+    ) -> AsyncIterator[tuple[int, list[Row]]]:
+        """Candidates by those paths, in pages: each path's with the length of what comes before the item in its members."""
+        pages = [page for path in paths if (page := _page(work, path)) is not None]
+        while pages:
+            found = await shard.candidates(pages, limit=_PAGE)
+            for (_, prefix, _), rows in zip(pages, found, strict=True):
+                yield len(prefix), rows
             # Until a page is empty: the server cuts pages by bytes, so a short one isn't the last.
             pages = [
                 (name, prefix, rows[-1][0])
                 for (name, prefix, _), rows in zip(pages, found, strict=True)
                 if rows
             ]
-        return matched
+
+    async def _cancel_runs(self, work: Work, shard: Transitions, paths: Sequence[str]) -> None:
+        async for at, rows in self._found(work, shard, paths):
+            runs = [row[0][at : at + 26].decode() for row in rows if self._cancels(work, row)]
+            await asyncio.gather(*(self.cancel(shard, run, work.entry) for run in runs))
+
+    def _cancels(self, work: Work, row: Row) -> bool:
+        member, record, run_blob = row
+        try:
+            asked = Registration.read(record)
+            # The run's event may be another shard's: what is told by two clocks counts rather than not.
+            counts = asked.covers(work.entry.name, work.entry.us, self.skew_us)
+            return counts and self.wanted(work, asked.details, run_blob)
+        except (ValueError, TypeError, LookupError):
+            logger.exception("the cancel registration %r can't be read and has no effect", member)
+            return False
+
+    async def cancel(self, shard: Transitions, run: str, entry: Entry) -> None:
+        """An event cancels a run; nothing happens if it has ended, or is being cancelled. Raises ServerError."""
+        why = reason(entry.name, entry.id)
+        await shard.cancel(run, error=why, grace_ms=GRACE_MS, event=entry.id)
+
+    def leads(self, work: Work, asked: Registration) -> bool:
+        """Whether the index leads from an event to a registration: to be asked of one that was not found there."""
+        page = _page(work, asked.path)
+        return page is not None and page[1] == asked.prefix
 
     def _check(self, work: Work, shard: Transitions, row: Row) -> tuple[str, str, str] | None:
         """The (run, step, registration) to resolve, if the wait really is for this event."""
@@ -114,11 +153,13 @@ class Matcher:
 
 
 def _page(work: Work, path: str) -> tuple[str, bytes, bytes] | None:
-    """Where the waits are that look for this event's value at `path` ('' = waits without an equality)."""
-    if not path:
-        return work.entry.name, f"\0{_NO_VALUE}".encode(), b""
+    """Where those are that look for this event's value at `path` ('' = without an equality; cancels have a mark before it)."""
+    mark = PATH_MARK if path.startswith(PATH_MARK) else ""
+    plain = path[len(mark) :]
+    if not plain:
+        return work.entry.name, f"{mark}\0{_NO_VALUE}".encode(), b""
     try:
-        key = index_key(lookup(path, work.fields()))
+        key = index_key(lookup(plain, work.fields()))
     except FaultError:
         return None
     return None if key is None else (work.entry.name, path.encode() + b"\0" + key, b"")

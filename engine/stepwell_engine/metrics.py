@@ -56,6 +56,11 @@ class Metrics:
             "Trigger expressions that had no value for an event.",
             _FUNCTION,
         )
+        self.flow_key_errors = self._counter(
+            "stepwell_flow_key_errors_total",
+            "Keys of flow control that had no value for an event.",
+            (*_FUNCTION, "option"),
+        )
         self.waits_matched = self._counter(
             "stepwell_waits_matched_total", "Waits for an event that one ended."
         )
@@ -93,6 +98,19 @@ class Metrics:
             "stepwell_timer_lateness_seconds",
             "How late the oldest of a batch of sleeps, timeouts and retries was handled.",
             _SHORT,
+        )
+        self.cron_ticks = self._counter(
+            "stepwell_cron_ticks_total", "Cron ticks that started a run.", _FUNCTION
+        )
+        self.cron_skipped = self._counter(
+            "stepwell_cron_skipped_total",
+            "Missed cron ticks that the function's catch-up leaves out, at most 1,000 counted at a time.",
+            _FUNCTION,
+        )
+        self.cron_lateness = self._histogram(
+            "stepwell_cron_lateness_seconds",
+            "How late the newest of a function's due ticks was handled, its jitter aside.",
+            _LONG,
         )
         self.queue_depth = self._gauge(
             "stepwell_queue_depth",

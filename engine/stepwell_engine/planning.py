@@ -1,6 +1,6 @@
 """What one event comes to: an outcome for each function that wants it, as the record that fixes them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, cast
 
@@ -8,7 +8,9 @@ import msgpack
 
 from stepwell.ids import run_entropy
 from stepwell.serde.values import unpack
-from stepwell_engine.entries import Entry, future_ts
+from stepwell_engine.entries import INVOKED, SKIPPED_EVENT, Entry, future_ts
+from stepwell_engine.limits.admission import Admission, Asked
+from stepwell_engine.limits.event_keys import KeyFault
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.transitions import NewRun
 from stepwell_engine.triggers import STARTED, RegisteredFunction, Route
@@ -20,8 +22,8 @@ ERROR: Final = "error"
 """The outcome of an entry that can't be handled; its record says why."""
 
 # Runs started by the end of another emit no events of their own end: two functions that watch each
-# other would never come to rest.
-_SILENT: Final = frozenset({"inngest/function.finished", "inngest/function.failed"})
+# other would never come to rest. The same goes for events that say that a run was not started.
+_SILENT: Final = frozenset({"inngest/function.finished", "inngest/function.failed", SKIPPED_EVENT})
 
 
 # Records hold nothing that needs the checks of `serde.pack`, and one is written for every event.
@@ -29,7 +31,10 @@ _pack = cast("Callable[[Any], bytes]", cast("Any", msgpack).packb)
 
 
 class Outcome(NamedTuple):
-    """One row of a plan; `run` and `number` are '' when none was started."""
+    """One row of a plan; `run` and `number` are '' when none was started.
+
+    `ask`: under what flow control. Then `oc:<event>` on its shard may tell of another outcome.
+    """
 
     app: str
     fn: str
@@ -37,6 +42,7 @@ class Outcome(NamedTuple):
     run: str
     shard: int
     number: str = ""
+    ask: Admission = Admission()
 
 
 class Work:
@@ -81,17 +87,27 @@ class Plan:
         """The shards its runs live on."""
         return {row.shard for row in self.rows if row.run}
 
-    def record(self) -> bytes:
-        """The event record; it holds the event itself only when no run does."""
+    @property
+    def faults(self) -> Iterator[tuple[Outcome, KeyFault]]:
+        """Keys of flow control that had no value."""
+        return ((row, fault) for row in self.rows for fault in row.ask.faults)
+
+    def record(self, *, whole: bool = False) -> bytes:
+        """The event record; it holds the event itself unless a run surely does. `whole`: with what `under` needs.
+
+        One that is not goes with the acknowledgement: it says so where runs could not be asked for by it again.
+        """
         entry = self.work.entry
         record: dict[str, Any] = {
             "name": entry.name,
             "ts": entry.us // 1000,
             "shard": self.work.shard,
-            "plan": [row[:5] for row in self.rows],
+            "plan": [(*row[:5], *row.ask[:3]) if whole else row[:5] for row in self.rows],
         }
-        if not any(row.run for row in self.rows):
+        if not any(row.run and row.ask.certain for row in self.rows):
             record["event"] = entry.data
+        if not whole and any(row.ask.flow for row in self.rows):
+            record["handled"] = True
         return _pack(record)
 
     def runs(self, shard: int) -> list[NewRun]:
@@ -106,18 +122,27 @@ class Plan:
             NewRun(
                 row.run, row.number, row.app, blob, start if start > created else 0, created, silent,
                 work.parent if (row.app, row.fn) == work.target else "",
+                row.ask.key, row.ask.flow, entry.order,
             )
             for row in self.rows
             if row.run and row.shard == shard
         ]  # fmt: skip
 
-    def under(self, held: bytes, registry: Registry) -> "Plan":
-        """The plan that an earlier coordinator fixed for the event, which holds instead of this one."""
+    def under(self, held: bytes, registry: Registry) -> "Plan | None":
+        """The plan that an earlier coordinator fixed for the event, which holds instead of this one.
+
+        None when the event was handled since it was delivered here: by what is left of the plan, events that were gathered or
+        refused would start runs of their own.
+        """
+        found: dict[str, Any] = unpack(held)
+        if found.get("handled"):
+            return None
         rows: list[Outcome] = []
-        for app, fn, outcome, run, shard in unpack(held)["plan"]:
+        for app, fn, outcome, run, shard, *ask in found["plan"]:
             function = registry.find(app, fn)
             number = function.number if function else ""
-            rows.append(Outcome(app, fn, outcome, run if number else "", shard, number))
+            asked = Admission(*ask)
+            rows.append(Outcome(app, fn, outcome, run if number else "", shard, number, asked))
         return Plan(self.work, rows)
 
 
@@ -132,13 +157,13 @@ def plan(work: Work, registry: Registry, now_ms: int) -> Plan:
         rows.append(
             Outcome(*work.target, NOT_FOUND, "", 0)
             if function is None
-            else _start(function, entry.id, stamp)
+            else start_row(function, work, stamp, now_ms)
         )
     for function, outcome in work.route.outcomes(work.fields, now_ms):
         if (function.app, function.fn) == work.target:
             continue
         if outcome == STARTED:
-            rows.append(_start(function, entry.id, stamp))
+            rows.append(start_row(function, work, stamp, now_ms))
         else:
             rows.append(Outcome(function.app, function.fn, outcome, "", function.shard))
     return Plan(work, rows)
@@ -153,7 +178,7 @@ def start_all(
     """
     event = entry.id
     stamp = event[:10]
-    created = entry.us // 1000
+    created, order = entry.us // 1000, entry.order
     start = future_ts(entry.data, name_bytes)
     if start <= created:
         start = 0
@@ -166,16 +191,29 @@ def start_all(
             blob,
             start,
             created,
+            order=order,
         )
         for function in functions
     ]
 
 
-def _start(function: RegisteredFunction, event: str, stamp: str) -> Outcome:
+def start_row(function: RegisteredFunction, work: Work, stamp: str, now_ms: int) -> Outcome:
+    """The row of a function that an event starts, if its flow control lets it."""
     app, fn, shard = function.app, function.fn, function.shard
-    return Outcome(
-        app, fn, STARTED, stamp + run_entropy(event, app, fn, shard), shard, function.number
+    run = stamp + run_entropy(work.entry.id, app, fn, shard)
+    if function.flow is None:
+        return Outcome(app, fn, STARTED, run, shard, function.number)
+    entry = work.entry
+    asked = Asked(
+        work.fields,
+        future_ts(entry.data, work.route.name_bytes) or entry.us // 1000,
+        now_ms,
+        invoked=entry.kind == INVOKED and (app, fn) == work.target,
+        quiet=entry.name == SKIPPED_EVENT,
+        us=entry.us,
     )
+    ask = function.flow.admission(function, asked)
+    return Outcome(app, fn, STARTED, run, shard, function.number, ask)
 
 
 def error_record(entry: Entry, home: int, why: str) -> bytes:

@@ -8,6 +8,8 @@ from typing import Any, Final
 from stepwell.ids import function_shard
 from stepwell.serde.values import pack, unpack
 from stepwell_engine import luapack
+from stepwell_engine.limits.cancel import MAX_SPAN_MS
+from stepwell_engine.limits.publish import publish_gates
 from stepwell_engine.store.store import Store
 from stepwell_engine.triggers import RegisteredFunction, Route, TriggerIndex
 
@@ -22,14 +24,24 @@ logger = logging.getLogger("stepwell.coordinator")
 class Registry:
     """All functions as last read. `refresh` reads them again when the version key says so.
 
-    `lookback`: event name → the shards whose waits may ask for recent events of that name.
+    `lookback`: event name → the shards whose waits or new runs may ask for recent events of that name. `cancels`: those that a `Cancel`
+    names → how long, in ms, after all entries before them are handled they may still be asked for.
 
         registry = Registry(store)
         await registry.refresh()
         registry.find("shop", "ship")
     """
 
-    __slots__ = ("_by_id", "_by_number", "_index", "_store", "_version", "apps", "lookback")
+    __slots__ = (
+        "_by_id",
+        "_by_number",
+        "_index",
+        "_store",
+        "_version",
+        "apps",
+        "cancels",
+        "lookback",
+    )
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -38,6 +50,7 @@ class Registry:
         self._by_number: dict[str, RegisteredFunction] = {}
         self._index = TriggerIndex(())
         self.lookback: dict[str, set[int]] = {}
+        self.cancels: dict[str, int] = {}
         self.apps: tuple[str, ...] = ()
 
     @property
@@ -77,7 +90,10 @@ class Registry:
         )
         shards = len(self._store.shards)
         found = [_parse(f, v, shards) for f, v in zip(flat[::2], flat[1::2], strict=True)]
-        self._take([function for function in found if function is not None])
+        functions = [function for function in found if function is not None]
+        # Before anything is planned by them: a gate must be known to whoever leases.
+        await publish_gates(self._store, functions, int(now or 0))
+        self._take(functions)
         # Taken before the functions were read, so a change in between is seen next time.
         self._version = now
         return True
@@ -87,9 +103,15 @@ class Registry:
         self._by_number = {f.number: f for f in functions}
         self._index = TriggerIndex(functions)
         self.lookback = {}
+        self.cancels = {}
         for function in functions:
-            for name in function.lookback:
+            for name in function.lookback | function.cancelling:
                 self.lookback.setdefault(name, set()).add(function.shard)
+            if function.flow and (cancels := function.flow.cancels):
+                for name in cancels.names:
+                    self.cancels[name] = max(self.cancels.get(name, 0), cancels.span_ms)
+        for name in self.cancels.keys() & {n for f in functions for n in f.lookback}:
+            self.cancels[name] = MAX_SPAN_MS
         self.apps = tuple(sorted({f.app for f in functions}))
 
 

@@ -46,6 +46,11 @@ class Retention:
 
     async def watermark(self) -> int:
         """The engine time (ms) before which ended runs may go."""
+        handled, now = await self.handled()
+        return min(now - self._retention_ms, handled)
+
+    async def handled(self) -> tuple[int, int]:
+        """The engine time (ms) before which every accepted event is handled and every message delivered, and the time now."""
         call = self._store.server.call
         shards = [shard.keys for shard in self._store.shards]
         # Handled entries are deleted with their effects, so the first of a stream is the oldest that is
@@ -59,7 +64,7 @@ class Retention:
             for at, rows in enumerate(firsts)
             if rows
         ]
-        return min([engine_ms - self._retention_ms, *ages])
+        return min([engine_ms, *ages]), engine_ms
 
     async def forget_consumers(self, me: str) -> None:
         """Delete consumers that are silent for an hour and owe nothing. Raises ServerError."""

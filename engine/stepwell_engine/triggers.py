@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from stepwell.errors import StepwellError
 from stepwell_engine.expressions import Program, compile, lookup  # noqa: A004
+from stepwell_engine.limits.admission import Flow
 
 STARTED, FILTERED, FILTER_ERROR = "started", "filtered", "filter_error"
 """The outcomes of an event for a function that has a trigger of its name."""
@@ -28,13 +29,20 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RegisteredFunction:
-    """A function as a worker published it. `number` is its short name in keys, `shard` where its runs live."""
+    """A function as a worker published it. `number` is its short name in keys, `shard` where its runs live.
+
+    `flow`: its flow control, None when it has none. Raises ValueError, TypeError, KeyError for an unreadable config.
+    """
 
     app: str
     fn: str
     number: str
     shard: int
     config: Mapping[str, Any]
+    flow: Flow | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flow", Flow.read(self.config))
 
     @property
     def id(self) -> str:
@@ -50,6 +58,12 @@ class RegisteredFunction:
     def lookback(self) -> frozenset[str]:
         """Event names whose recent events its waits may ask for."""
         return frozenset(self.config.get("lookback") or ())
+
+    @property
+    def cancelling(self) -> frozenset[str]:
+        """Names of events that cancel its runs."""
+        cancels = self.flow and self.flow.cancels
+        return cancels.names if cancels else frozenset()
 
     @property
     def triggers(self) -> list[tuple[str, str | None]]:
@@ -86,12 +100,12 @@ class Route:
         return not (self.always or self.filtered or self.by_value)
 
     def plain(self, shard: int) -> bool:
-        """Whether all who want it want it whatever it holds, and live on that shard."""
+        """Whether all who want it want it whatever it holds, have no flow control and live on that shard."""
         return (
             bool(self.always)
             and not self.filtered
             and not self.by_value
-            and all(function.shard == shard for function in self.always)
+            and all(f.shard == shard and f.flow is None for f in self.always)
         )
 
     def outcomes(

@@ -6,6 +6,7 @@ for what went wrong.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, cast
 
@@ -50,7 +51,8 @@ def summary(run_id: str, fn_id: str, fields: Fields) -> RunSummary:
 def run(run_id: str, fn_id: str, fields: Fields) -> Run:
     """Everything recorded about a run, from its whole hash."""
     output = fields.get(b"o")
-    parent = fields.get(b"pa", b"").decode()
+    # Of several (the events of its batch), the first.
+    parent = fields.get(b"pa", b"").decode().partition(" ")[0]
     return Run(
         **_summary(run_id, fn_id, fields),
         output=None if output is None else unpack(output),
@@ -62,16 +64,29 @@ def run(run_id: str, fn_id: str, fields: Fields) -> Run:
         worker=fields.get(b"w", b"").decode() or None,
         crashes=int(fields.get(b"cr") or 0),
         state_bytes=int(fields.get(b"sz") or 0),
+        warnings=tuple(fields.get(b"wn", b"").decode(errors="replace").splitlines()),
     )
 
 
-def trigger_events(fields: Fields) -> tuple[Event, ...]:
-    """The event that started a run; none for a run cancelled before it was created."""
+def trigger_event(fields: Fields) -> Event | None:
+    """The event that started a run; None for a run cancelled before it was created."""
     blob = fields.get(b"e")
-    if not blob:
+    return _decoded(blob) if blob else None
+
+
+def trigger_events(fields: Fields) -> tuple[Event, ...]:
+    """All events of a run in order: those of its batch or collected debounce, else the one that started it."""
+    event = trigger_event(fields)
+    if event is None:
         return ()
+    packed = fields.get(b"eb")
+    others = tuple(_decoded(blob) for blob in luapack.read(packed)) if packed else ()
+    return (*others, event) if fields.get(b"el") else (event, *others)
+
+
+def _decoded(blob: bytes) -> Event:
     event_id = blob[:26].decode()
-    return (decode_event(blob[26:], event_id, ulid_ms(event_id)),)
+    return decode_event(blob[26:], event_id, ulid_ms(event_id))
 
 
 def error_info(payload: object) -> ErrorInfo | None:
@@ -122,6 +137,17 @@ def started(
     )
 
 
+def decided(outcome: EventOutcome, text: bytes | None, window: bytes | None = None) -> EventOutcome:
+    """An outcome as the scripts decided it: `text` of the event, and `window` of the run it was gathered for, if that began not."""
+    if text is None:
+        return outcome
+    word, _, run_id = text.decode().partition(" ")
+    if window in (None, b"open"):
+        return replace(outcome, outcome=word, run_id=run_id or None)
+    told, _, run_id = window.decode().partition(" ")
+    return replace(outcome, outcome=told, run_id=run_id or None, gathered=word)
+
+
 def waiting_event(event_id: str, encoded: bytes, accepted_ms: int) -> EventRecord:
     """An event that no coordinator has handled yet."""
     return EventRecord(
@@ -134,13 +160,13 @@ def waiting_event(event_id: str, encoded: bytes, accepted_ms: int) -> EventRecor
 
 def _summary(run_id: str, fn_id: str, fields: Fields) -> dict[str, Any]:
     error = fields.get(b"er")
-    events = trigger_events(fields)
+    event = trigger_event(fields)
     return {
         "id": run_id,
         "app_id": fields.get(b"a", b"").decode(),
         "fn_id": fn_id,
         "status": run_status(fields[b"st"].decode(), fields.get(b"rs", b"").decode()),
-        "event_name": events[0].name if events else "",
+        "event_name": event.name if event else "",
         "created_at": moment(ulid_ms(run_id)),
         "queued_at": _at(fields, b"qa"),
         "started_at": _at(fields, b"sa"),

@@ -39,7 +39,7 @@ class Watcher:
         self._tasks: dict[tuple[str, ...], asyncio.Task[None]] = {}
 
     async def ended(self, run_id: str, *, expected: bool = False) -> None:
-        """Return when the run has ended. `expected`: its event is on its way, it may not exist yet.
+        """Return when the run has ended, or is known never to be. `expected`: its event is on its way, it may not exist yet.
 
         Raises RunNotFoundError for an unknown run.
         """
@@ -50,10 +50,13 @@ class Watcher:
             news = self._register(group, run_id)
             try:
                 status = await shard.watch(run_id, self.id, ttl_ms=_TTL_MS)
-                if status in _ENDS:
+                if status in _ENDS or len(status) > 1:
                     return
                 if not status and not expected:
-                    raise RunNotFoundError(f"there is no run {run_id!r}, or its retention is over")
+                    raise RunNotFoundError(
+                        f"there is no run {run_id!r}: it is not there yet (client.explain tells of a debounce or "
+                        "batch that is open), or its retention is over"
+                    )
                 done, _ = await asyncio.wait((news,), timeout=_RENEW_S)
                 if done and news.result():
                     return

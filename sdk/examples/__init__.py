@@ -1,1 +1,1 @@
-"""Runnable programs; `python -m examples.order_pipeline.demo` runs the first."""
+"""Runnable programs: `python -m examples.order_pipeline.demo`, and `python -m examples.NAME.main` for each of the others."""

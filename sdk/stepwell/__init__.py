@@ -20,6 +20,17 @@ from stepwell.errors import (
     StepwellError,
 )
 from stepwell.events import Event, SendEventsResult
+from stepwell.flow import (
+    Batch,
+    Cancel,
+    Concurrency,
+    Debounce,
+    Priority,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+)
 from stepwell.function import Function, FunctionReference, reference_function
 from stepwell.group import Group, GroupSync, ParallelMode
 from stepwell.limits import Limits
@@ -30,23 +41,29 @@ from stepwell.middleware import (
     TransformOutputResult,
     TransformOutputStepInfo,
 )
-from stepwell.records import EventRecord, Run, RunStatus, StepRecord
+from stepwell.records import BulkCancel, EventRecord, Explanation, Run, RunStatus, StepRecord
 from stepwell.retries import Backoff, Retries
 from stepwell.serde.outputs import PydanticSerializer, Serializer
 from stepwell.step import Step, StepSync
-from stepwell.triggers import TriggerEvent
+from stepwell.triggers import TriggerCron, TriggerEvent
 from stepwell.types import JSON
 
 __all__ = [
     "JSON",
     "Backoff",
+    "Batch",
+    "BulkCancel",
+    "Cancel",
     "Checkpointing",
     "Client",
+    "Concurrency",
     "Context",
     "ContextSync",
+    "Debounce",
     "Duration",
     "Event",
     "EventRecord",
+    "Explanation",
     "Function",
     "FunctionReference",
     "Group",
@@ -56,7 +73,9 @@ __all__ = [
     "MiddlewareSync",
     "NonRetriableError",
     "ParallelMode",
+    "Priority",
     "PydanticSerializer",
+    "RateLimit",
     "Retries",
     "RetryAfterError",
     "Run",
@@ -66,14 +85,18 @@ __all__ = [
     "SendEventsError",
     "SendEventsResult",
     "Serializer",
+    "Singleton",
     "Step",
     "StepError",
     "StepMemos",
     "StepRecord",
     "StepSync",
     "StepwellError",
+    "Throttle",
+    "Timeouts",
     "TransformOutputResult",
     "TransformOutputStepInfo",
+    "TriggerCron",
     "TriggerEvent",
     "reference_function",
 ]

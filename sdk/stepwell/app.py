@@ -12,6 +12,17 @@ from stepwell.connections import Connections
 from stepwell.definition import MAX_CRASHES, STEP_TIMEOUT, create_function
 from stepwell.durations import Duration, parse_duration
 from stepwell.errors import ConfigError
+from stepwell.flow import (
+    Batch,
+    Cancel,
+    Concurrency,
+    Debounce,
+    Priority,
+    RateLimit,
+    Singleton,
+    Throttle,
+    Timeouts,
+)
 from stepwell.function import Decorator, Function, Handler, check_id
 from stepwell.gateway import GatewayOptions
 from stepwell.limits import DEFAULT_LIMITS, Limits
@@ -20,7 +31,7 @@ from stepwell.portal import Portal
 from stepwell.retries import Retries
 from stepwell.runtime import UNSET
 from stepwell.serde.outputs import Serializer
-from stepwell.triggers import TriggerEvent
+from stepwell.triggers import Trigger
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -118,7 +129,7 @@ class App:
         self,
         *,
         fn_id: str,
-        trigger: TriggerEvent | Sequence[TriggerEvent] | None = None,
+        trigger: Trigger | Sequence[Trigger] | None = None,
         name: str | None = None,
         retries: int | Retries | None = None,
         on_failure: Handler | None = None,
@@ -130,14 +141,30 @@ class App:
         step_timeout: Duration = STEP_TIMEOUT,
         lookback: Sequence[str] = (),
         serializer: Serializer | None = None,
+        batch_events: Batch | None = None,
+        cancel: Cancel | Sequence[Cancel] | None = None,
+        concurrency: int | Concurrency | Sequence[Concurrency] | None = None,
+        debounce: Debounce | None = None,
+        idempotency: str | None = None,
+        priority: Priority | None = None,
+        rate_limit: RateLimit | None = None,
+        singleton: Singleton | None = None,
+        throttle: Throttle | None = None,
+        timeouts: Timeouts | None = None,
     ) -> Decorator:
         """A decorator that makes `async def handler(ctx)` or `def handler(ctx)` a durable function.
 
         `trigger` None: only `invoke` starts it. `retries`: attempts after the first, of each step and
         of the body (4), or Retries(...). `on_failure` is a handler run, as a function of its own,
         when a run has failed. `distribute`: parallel branches may run on other workers. `lookback`:
-        the names that its `wait_for_event(lookback=True)` may ask for. Raises ConfigError naming
-        function and argument.
+        the names that its `wait_for_event(lookback=True)` may ask for.
+
+        Flow control: `concurrency` (a number, or Concurrency) and `throttle` make work wait;
+        `rate_limit`, `idempotency` (a CEL key over `event`: one run for each of its values in 24
+        hours) and `singleton` start no run; `debounce` and `batch_events` make one run of many
+        events; `priority` lets a run go before others; `cancel` and `timeouts` end it. Not together:
+        `batch_events` with `cancel`, `debounce`, `priority` or `singleton`. A key that is `false` for
+        an event turns its option off for it. Raises ConfigError naming function and argument.
 
         >>> @client.create_function(fn_id="fulfil", trigger=TriggerEvent(event="shop/order.created"))
         ... async def fulfil(ctx: Context) -> str: ...
@@ -159,4 +186,14 @@ class App:
             lookback=lookback,
             serializer=serializer,
             limits=self.limits,
+            batch_events=batch_events,
+            cancel=cancel,
+            concurrency=concurrency,
+            debounce=debounce,
+            idempotency=idempotency,
+            priority=priority,
+            rate_limit=rate_limit,
+            singleton=singleton,
+            throttle=throttle,
+            timeouts=timeouts,
         )

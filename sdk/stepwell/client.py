@@ -6,7 +6,7 @@ The methods are asynchronous; those named `..._sync` are the same ones, run in t
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 
 from stepwell import client_args as check
 from stepwell.app import App
@@ -21,7 +21,16 @@ from stepwell.errors import (
 from stepwell.events import Event, SendEventsResult, encode_events
 from stepwell.function import Function, FunctionReference, check_id
 from stepwell.middleware import MiddlewareStack
-from stepwell.records import ErrorInfo, EventRecord, Page, Run, RunStatus, RunSummary
+from stepwell.records import (
+    BulkCancel,
+    ErrorInfo,
+    EventRecord,
+    Explanation,
+    Page,
+    Run,
+    RunStatus,
+    RunSummary,
+)
 from stepwell.runtime import UNSET
 from stepwell.serde.outputs import Serializer, codec_for
 
@@ -137,6 +146,15 @@ class Client(App):
         check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
         return await (await self._connections.get()).run(run_id)
 
+    async def explain(self, run_id: str) -> Explanation:
+        """Why a run is not running now, in one sentence (`str()` of it). Raises RunNotFoundError.
+
+        >>> print(await client.explain(run_id))
+        Run 01J… of shop/fulfil sleeps in step 'time-to-cancel' until 2030-01-02 09:00:00 UTC (in 23h).
+        """
+        check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
+        return await (await self._connections.get()).explain(run_id)
+
     async def list_runs(
         self,
         *,
@@ -167,15 +185,32 @@ class Client(App):
         except TimeoutError:
             raise InvokeTimeoutError(_late(run_id, limit)) from None
 
-    async def cancel_run(self, run_id: str, *, reason: str | None = None) -> RunStatus:
+    async def cancel_run(
+        self, run_id: str, *, reason: str | None = None, children: bool = False
+    ) -> RunStatus:
         """Cancel a run; its status afterwards: CANCELLED, CANCELLING while a worker has it, or the
-        end it already had. Idempotent. Raises RunNotFoundError.
+        end it already had. `children`: the runs that it invoked and waits for are cancelled too,
+        and those that they did. Idempotent. Raises RunNotFoundError.
         """
         check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
-        if reason is not None:
-            check.text(reason, "reason", "out of stock")
-        gateway = await self._connections.get()
-        return await gateway.cancel(run_id, reason or "function cancelled")
+        why = check.cancel_reason(reason)
+        return await (await self._connections.get()).cancel(run_id, why, children=children)
+
+    async def cancel_runs(self, **which: Unpack[check.Which]) -> BulkCancel:
+        """Cancel all runs of a function (`fn_id`) or an app (`app_id`) that have not ended; how many.
+
+        `status`: only those of that status. `started_after`, `started_before` (datetime, ISO text or
+        ms): only those created from the one until before the other. `if_exp`: only those for whose
+        event the expression is true. `limit`: so many at most, the newest. `children`, `reason`: as
+        for `cancel_run`. `dry_run`: only count.
+
+        Runs created later are not among them. When it is interrupted, call it again: it goes on
+        with those that are left. Raises ConfigError, DurationError, ExpressionError.
+
+        >>> (await client.cancel_runs(fn_id="fulfil", if_exp="event.data.tenant == 't1'")).count
+        """
+        query = check.cancel_runs(**which)
+        return await (await self._connections.get()).cancel_runs(query)
 
     async def send_signal(
         self, signal: str, data: object = None, *, hold: Duration | None = None
@@ -261,6 +296,10 @@ class Client(App):
         """As `get_run`, blocking."""
         return self._portal.run(self.get_run(run_id))
 
+    def explain_sync(self, run_id: str) -> Explanation:
+        """As `explain`, blocking."""
+        return self._portal.run(self.explain(run_id))
+
     def list_runs_sync(
         self,
         *,
@@ -279,9 +318,15 @@ class Client(App):
         """As `wait_for_run`, blocking."""
         return self._portal.run(self.wait_for_run(run_id, timeout=timeout))
 
-    def cancel_run_sync(self, run_id: str, *, reason: str | None = None) -> RunStatus:
+    def cancel_run_sync(
+        self, run_id: str, *, reason: str | None = None, children: bool = False
+    ) -> RunStatus:
         """As `cancel_run`, blocking."""
-        return self._portal.run(self.cancel_run(run_id, reason=reason))
+        return self._portal.run(self.cancel_run(run_id, reason=reason, children=children))
+
+    def cancel_runs_sync(self, **which: Unpack[check.Which]) -> BulkCancel:
+        """As `cancel_runs`, blocking."""
+        return self._portal.run(self.cancel_runs(**which))
 
     def send_signal_sync(
         self, signal: str, data: object = None, *, hold: Duration | None = None

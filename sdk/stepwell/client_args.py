@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypedDict, TypeVar, cast
 
-from stepwell.durations import Duration, parse_duration
+from stepwell.durations import Duration, Until, parse_duration, parse_until
 from stepwell.errors import ConfigError, EventInvalidError, LimitExceededError
 from stepwell.events import Event, encode_event
 from stepwell.function import Function, FunctionReference, check_id
-from stepwell.gateway import RunQuery
+from stepwell.gateway import BulkQuery, RunQuery
 from stepwell.limits import Limits
 from stepwell.records import RunStatus
 from stepwell.serde.values import pack
@@ -113,15 +113,86 @@ def run_query(
     if cursor is not None and not isinstance(cursor, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"list_runs(cursor=): {cursor!r}; pass the .cursor of the page before")
     return RunQuery(
-        app_id=app_id, fn_id=fn_id, status=_status(status), limit=limit, cursor=cursor or ""
+        app_id=app_id,
+        fn_id=fn_id,
+        status=_status(status, "list_runs(status=)"),
+        limit=limit,
+        cursor=cursor or "",
     )
 
 
-def _status(status: RunStatus | str | None) -> RunStatus | None:
+class Which(TypedDict, total=False):
+    """What `cancel_runs` may be given."""
+
+    app_id: str | None
+    fn_id: str | None
+    status: RunStatus | str | None
+    started_after: Until | None
+    started_before: Until | None
+    if_exp: str | None
+    limit: int | None
+    children: bool
+    dry_run: bool
+    reason: str | None
+
+
+def cancel_runs(
+    *,
+    app_id: str | None = None,
+    fn_id: str | None = None,
+    status: RunStatus | str | None = None,
+    started_after: Until | None = None,
+    started_before: Until | None = None,
+    if_exp: str | None = None,
+    limit: int | None = None,
+    children: bool = False,
+    dry_run: bool = False,
+    reason: str | None = None,
+) -> BulkQuery:
+    """What `cancel_runs` was asked for."""
+    if app_id is None and fn_id is None:
+        raise ConfigError(
+            "cancel_runs: neither fn_id= nor app_id= is given, which would cancel the runs of every app; "
+            'write fn_id="fulfil", or app_id="shop" for all of an app'
+        )
+    for argument, given in (("app_id", app_id), ("fn_id", fn_id)):
+        if given is not None:
+            check_id(given, f"cancel_runs({argument}=)")
+    found = _status(status, "cancel_runs(status=)")
+    if found is not None and found.ended:
+        raise ConfigError(f"cancel_runs(status=): runs that are {found.value} have ended")
+    if if_exp is not None:
+        text(if_exp, "cancel_runs(if_exp=)", "event.data.tenant == 't1'")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ConfigError(f"cancel_runs(limit=): {limit!r}; write an int from 1, or leave it out")
+    return BulkQuery(
+        app_id=app_id,
+        fn_id=fn_id,
+        status=found,
+        after_ms=_moment(started_after, "started_after") or 0,
+        before_ms=_moment(started_before, "started_before"),
+        if_exp=if_exp,
+        limit=limit,
+        children=bool(children),
+        dry_run=bool(dry_run),
+        reason=cancel_reason(reason),
+    )
+
+
+def cancel_reason(reason: str | None) -> str:
+    """Why something is cancelled, as it is recorded."""
+    return "function cancelled" if reason is None else text(reason, "reason", "out of stock")
+
+
+def _moment(value: Until | None, argument: str) -> int | None:
+    return None if value is None else parse_until(value, argument=f"cancel_runs({argument}=)")
+
+
+def _status(status: RunStatus | str | None, argument: str) -> RunStatus | None:
     if status is None:
         return None
     try:
         return RunStatus(status)
     except ValueError:
         known = ", ".join(repr(s.value) for s in RunStatus)
-        raise ConfigError(f"list_runs(status=): {status!r}; write one of {known}") from None
+        raise ConfigError(f"{argument}: {status!r}; write one of {known}") from None

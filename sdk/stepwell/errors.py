@@ -21,6 +21,7 @@ StepwellError
 ├── RunError                            what asked for a run did not get its result
 │   ├── FunctionNotFoundError
 │   ├── RunNotFoundError
+│   ├── RunNotStartedError
 │   ├── RunFailedError
 │   ├── RunCancelledError
 │   └── InvokeTimeoutError (TimeoutError)
@@ -266,6 +267,10 @@ class FunctionNotFoundError(RunError):
 
 class RunNotFoundError(RunError):
     """There is no run of that id, or its retention is over."""
+
+
+class RunNotStartedError(RunError):
+    """The function's flow control let no run begin: rate limit, idempotency, singleton."""
 
 
 class RunFailedError(RunError):

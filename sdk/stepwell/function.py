@@ -2,16 +2,17 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Protocol, TypeVar, overload
 
 from stepwell.checkpointing import Checkpointing
 from stepwell.errors import ConfigError
+from stepwell.flow.control import FlowControl
 from stepwell.middleware import MiddlewareStack, UninitializedMiddleware
 from stepwell.retries import Retries
 from stepwell.runtime import UNSET
 from stepwell.serde.outputs import Codec, Serializer, codec_for, declared_type
-from stepwell.triggers import TriggerEvent
+from stepwell.triggers import Trigger
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -43,11 +44,11 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionOptions:
-    """The options of a function, validated. `stepwell.definition.read_options` makes them."""
+    """The options of a function, validated. `stepwell.definition.create_function` makes them."""
 
     fn_id: str
     name: str
-    triggers: tuple[TriggerEvent, ...]
+    triggers: tuple[Trigger, ...]
     retries: Retries
     middleware: tuple[UninitializedMiddleware, ...]
     output_type: Any
@@ -57,6 +58,7 @@ class FunctionOptions:
     step_timeout_ms: int
     lookback: tuple[str, ...]
     serializer: Serializer | None
+    flow: FlowControl = field(default_factory=FlowControl)
 
 
 class Function(Generic[T_co]):
@@ -116,7 +118,7 @@ class Function(Generic[T_co]):
         return self.options.name
 
     @property
-    def triggers(self) -> tuple[TriggerEvent, ...]:
+    def triggers(self) -> tuple[Trigger, ...]:
         """What starts it; empty: only `invoke`."""
         return self.options.triggers
 
@@ -137,8 +139,13 @@ class Function(Generic[T_co]):
 
     @property
     def distribute(self) -> bool:
-        """Whether parallel branches are queue items of their own."""
-        return self.options.distribute
+        """Whether parallel branches are queue items of their own: asked for, or so that each is counted."""
+        return self.options.distribute or self.options.flow.counts_steps
+
+    @property
+    def flow(self) -> FlowControl:
+        """When its runs may be made, may start, and are stopped."""
+        return self.options.flow
 
     @property
     def max_crashes(self) -> int:
@@ -189,7 +196,7 @@ class Function(Generic[T_co]):
             "fn_id": self.fn_id,
             "name": self.name,
             "app_version": self.client.app_version,
-            "triggers": [{"event": t.event, "expression": t.expression} for t in self.triggers],
+            "triggers": [trigger.config() for trigger in self.triggers],
             "retries": self.retries.config(),
             "max_crashes": self.max_crashes,
             "step_timeout_ms": self.step_timeout_ms,
@@ -202,6 +209,7 @@ class Function(Generic[T_co]):
             },
             "is_async": self.is_handler_async,
             "on_failure": None if self.on_failure is None else self.on_failure.fn_id,
+            **self.flow.config(),
         }
 
 

@@ -11,7 +11,7 @@ from stepwell.clock import Clock
 from stepwell.errors import ConfigError
 from stepwell.events import Event
 from stepwell.ids import MAX_SHARDS
-from stepwell.records import EventRecord, Page, Run, RunStatus, RunSummary
+from stepwell.records import BulkCancel, EventRecord, Explanation, Page, Run, RunStatus, RunSummary
 
 NAMESPACE_CHARS: Final = 64
 
@@ -68,6 +68,22 @@ class RunQuery:
     cursor: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkQuery:
+    """Which runs to cancel, None = any: of those that have not ended, created from `after_ms` on and before `before_ms` (None = now)."""
+
+    app_id: str | None
+    fn_id: str | None
+    status: RunStatus | None
+    after_ms: int
+    before_ms: int | None
+    if_exp: str | None
+    limit: int | None
+    children: bool
+    dry_run: bool
+    reason: str
+
+
 class Gateway(Protocol):
     """An open namespace, of one event loop. Every value given to it has been validated."""
 
@@ -97,12 +113,20 @@ class Gateway(Protocol):
         """A run. Raises RunNotFoundError."""
         ...
 
+    async def explain(self, run_id: str) -> Explanation:
+        """Why a run is not running now. Raises RunNotFoundError."""
+        ...
+
     async def runs(self, query: RunQuery) -> Page[RunSummary]:
         """Runs, newest first."""
         ...
 
-    async def cancel(self, run_id: str, reason: str) -> RunStatus:
-        """Cancel a run; its status afterwards. Raises RunNotFoundError."""
+    async def cancel(self, run_id: str, reason: str, *, children: bool = False) -> RunStatus:
+        """Cancel a run, with `children` those it invoked too; its status afterwards. Raises RunNotFoundError."""
+        ...
+
+    async def cancel_runs(self, query: BulkQuery) -> BulkCancel:
+        """Cancel runs. Raises ExpressionError."""
         ...
 
     async def signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:

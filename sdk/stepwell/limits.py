@@ -16,6 +16,9 @@ _MOST: Final = {
     "run_state": 256 * MiB,
     "steps": 10_000,
     "triggers": 100,
+    "cancels": 20,
+    "concurrency": 2,
+    "cron": 255,
 }
 
 
@@ -24,7 +27,8 @@ class Limits:
     """Bounds on sizes and counts. Over one of them is an error, never a truncated write.
 
     In bytes: `event`, `send` (all events of a call), `step_output`, `run_state`. Numbers: `events`
-    of a call, `steps` of a run, `triggers` of a function.
+    of a call, `steps` of a run; `triggers`, `cancels` and `concurrency` entries of a function.
+    Characters: `cron`.
 
     Raises `ConfigError` for a value out of range.
 
@@ -39,6 +43,9 @@ class Limits:
     run_state: int = 32 * MiB
     steps: int = 1_000
     triggers: int = 10
+    cancels: int = 5
+    concurrency: int = 2
+    cron: int = 255
 
     def __post_init__(self) -> None:
         for item in fields(self):

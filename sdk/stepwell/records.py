@@ -17,7 +17,8 @@ T_co = TypeVar("T_co", covariant=True)
 class RunStatus(StrEnum):
     """Where a run is.
 
-    `QUEUED` waits for a worker (first or again), `SCHEDULED` for the time its event names,
+    `QUEUED` waits for a worker (first or again), `SCHEDULED` for the time its event names
+    (or for a moment, until it is known whether an event that came before it was created cancels it),
     `RUNNING` is with a worker, `WAITING` sleeps or waits for a retry, an event, a signal, another
     function or its own parallel steps; `CANCELLING` was told to stop. The other three are ends.
     """
@@ -166,7 +167,7 @@ class Run(RunSummary):
     """Everything that is recorded about a run.
 
     `attempts` are the failed ones of the body, `entries` its stays with workers (of long runs the
-    latest), `crashes` how often its worker died while it alone was suspected.
+    latest), `crashes` how often its worker died while it alone was suspected. `warnings`: keys of flow control that had no value.
     """
 
     output: Any = None
@@ -178,16 +179,79 @@ class Run(RunSummary):
     worker: str | None = None
     crashes: int = 0
     state_bytes: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkCancel:
+    """What `client.cancel_runs` did: how many runs it cancelled (in a `dry_run`: would have), and the ids of the first 1,000."""
+
+    count: int
+    run_ids: tuple[str, ...]
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a run is not running now, as `client.explain` found it; `str()` gives the sentence.
+
+    `reason`: completed, failed, cancelled, cancelling, running, scheduled, held (until it is known whether an earlier event cancels it),
+    sleep, wait, signal, invoke, retry, steps (several at once), queued, concurrency, throttle, singleton, suspect, no_worker, gathering (a
+    debounce or batch that is open; `status` is None, for the run is not there yet) or not_started. `until`: when that changes by itself.
+    `runs`: those it waits for, nearest first. `because` explains the first of them where that is why.
+    """
+
+    run_id: str
+    function_id: str
+    status: RunStatus | None
+    reason: str
+    text: str
+    until: datetime | None = None
+    runs: tuple[str, ...] = ()
+    because: "Explanation | None" = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_REASONS: Final = {
+    "started": "started run {run}",
+    "filtered": "the trigger's expression is not true for this event",
+    "filter_error": "the trigger's expression has no value for this event",
+    "not_found": "no worker has registered the function",
+    "error": "the event could not be handled",
+    "rate_limited": "the rate limit was reached",
+    "duplicate": "run {run} has the same idempotency key and began within 24 hours",
+    "skipped": "run {run} has the same singleton key and had not ended",
+    "debounced": "debounced: run {run} is for this burst of events",
+    "batched": "part of the batch of run {run}",
+    "cancelled": "the run was cancelled before it began",
+    "cancels": "cancelled run {run}",
+}
+_RUNS: Final = frozenset({"started", "debounced", "batched"})
+_WINDOWS: Final = {"debounced": " when the debounce ended", "batched": " when the batch closed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventOutcome:
-    """What an event came to for one function: started, filtered, filter_error, ..."""
+    """What an event came to for one function.
+
+    `outcome`: started, filtered, filter_error, not_found or error; with flow control also debounced or batched (into `run_id`), or
+    rate_limited, duplicate (of `run_id`), skipped (for `run_id`, which had the singleton's key), cancelled; of an event that a `Cancel`
+    names also cancels (`run_id`). `gathered` is debounced or batched when the outcome is that of the run which the event was gathered for.
+    """
 
     app_id: str
     fn_id: str
     outcome: str
     run_id: str | None = None
+    gathered: str | None = None
+
+    @property
+    def reason(self) -> str:
+        """The outcome as a sentence's worth of text."""
+        text = _REASONS.get(self.outcome, self.outcome).format(run=self.run_id or "")
+        return text + _WINDOWS.get(self.gathered or "", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +259,7 @@ class EventRecord:
     """An accepted event.
 
     `pending`: no coordinator has handled it yet. `duplicate_of` is the event that had its id first.
-    No outcomes and not pending: no function wanted it.
+    No outcomes and not pending: no function wanted it. `cancelled` is how many runs it cancelled; the first are among the outcomes.
     """
 
     id: str
@@ -204,11 +268,12 @@ class EventRecord:
     outcomes: tuple[EventOutcome, ...] = ()
     pending: bool = False
     duplicate_of: str | None = None
+    cancelled: int = 0
 
     @property
     def run_ids(self) -> list[str]:
-        """The runs that the event started."""
-        return [o.run_id for o in self.outcomes if o.outcome == "started" and o.run_id]
+        """The runs that the event started, alone or with others (batch, debounce)."""
+        return [o.run_id for o in self.outcomes if o.outcome in _RUNS and o.run_id]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,17 +11,18 @@ from typing import Final, Literal, TypeAlias
 from stepwell_engine.embedded import EmbeddedCluster, EmbeddedServer
 from stepwell_engine.registry import register
 from stepwell_engine.store.store import Store
-from tests.chaos import oracle, witness
+from tests.chaos import flow_oracle, oracle, witness
 from tests.chaos.app import make_client
+from tests.chaos.flow import ALL
 from tests.chaos.processes import Child, Kind, Place
 from tests.chaos.proxy import Proxy, Strike
-from tests.chaos.scenarios import SCENARIOS, Driver
+from tests.chaos.scenarios import Driver
 
 AnyServer: TypeAlias = EmbeddedServer | EmbeddedCluster
 Victim = Literal["worker", "coordinator", "producer"]
 
 KINDS: Final[tuple[Kind, ...]] = ("coordinator", "worker")
-SETTLED_WITHIN: Final = 30.0
+SETTLED_WITHIN: Final = 45.0
 STALL: Final = 1.6
 """Length of a stall in leases: its work is another's by then."""
 
@@ -56,6 +57,7 @@ class Arena:
             problems.append(f"not everything had ended after {within:g} s")
         lines = witness.read(self.place.witness)
         found = await oracle.verify(self.store, self.driver.journal, lines, stalled=self.stalled)
+        found += await flow_oracle.verify(self.store, self.client, self.driver.journal, lines)
         return problems + found
 
 
@@ -124,7 +126,7 @@ def _parts(server: AnyServer) -> Sequence[EmbeddedServer]:
 
 async def _drive(here: Arena, scenario: str) -> None:
     async with asyncio.timeout(SETTLED_WITHIN):
-        await SCENARIOS[scenario](here.driver)
+        await ALL[scenario](here.driver)
 
 
 def _aim(here: Arena, proxy: Proxy, struck: Child) -> None:

@@ -24,6 +24,9 @@ Kind = Literal["worker", "coordinator"]
 CONTEXT: Final = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.chaos.processes"])
 
+# What the first client of a process takes (the grammar of expressions above all) every child finds done.
+make_client("redis://127.0.0.1:1", "none", 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -6,7 +6,7 @@ what it held back. In front of a Cluster it has a port for each master, and says
 """
 
 import asyncio
-from collections import Counter
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,20 +15,35 @@ from typing import Final, Literal
 import hiredis
 
 from stepwell_engine.store.scripts import load
+from stepwell_engine.store.transitions import NAMES
 
 When = Literal["before", "after"]
 How = Literal["kill", "cut", "stall"]
 
-CALLS: Final = frozenset(
-    b"EVALSHA EVAL BLPOP LPOP XREADGROUP XGROUP XACK XDEL HGETALL HMGET".split()
-)
-# Whatever the heartbeat's thread is doing, it happens at no fixed place of the program.
-_NOT_COUNTED: Final = frozenset({load("renew").sha.encode()})
+CALLS: Final = frozenset(b"EVALSHA EVAL BLPOP LPOP XREADGROUP XGROUP XACK XDEL".split())
+
+
+_NAMES: Final = {load(name).sha.encode(): name for name in NAMES}
+
+
+def _shas(names: str) -> frozenset[bytes]:
+    return frozenset(load(name).sha.encode() for name in names.split())
+
+
+# Whatever the heartbeat's thread is doing, it happens at no fixed place of the program. To die at a call that only reads, or tidies up,
+# is to die at the next one that writes.
+_NOT_COUNTED: Final = _shas("renew awaited candidates recent expired forget_consumers sweep")
+# These ask whether there is anything to do, again and again: only one that finds something is a place of the program.
+_DUE: Final = load("due").sha.encode()
+_ASKING: Final = frozenset({_DUE, load("lease").sha.encode(), b"BLPOP", b"LPOP", b"XREADGROUP"})
 
 
 @dataclass(frozen=True, slots=True)
 class Strike:
-    """At the `n`-th call (1 = the first), `before` it is sent or `after` it was applied."""
+    """At the `n`-th call (1 = the first), `before` it is sent or `after` it was applied.
+
+    Calls that ask for work count among the latter only, when they bring some.
+    """
 
     n: int
     when: When
@@ -64,15 +79,41 @@ def _command(buffer: bytearray) -> tuple[int, list[bytes]] | None:
     return at, words
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A command on its way; `name`: of the command, or the script's hash."""
+
+    name: bytes
+    counted: bool
+    text: str
+
+    def applied(self, reply: object) -> bool:
+        """Whether it is one to be counted, and did something."""
+        if not self.counted or isinstance(reply, Exception):
+            return False
+        if self.name == _DUE:
+            assert isinstance(reply, list)
+            return bool(reply[0] or reply[5] or reply[6])
+        return self.name not in _ASKING or bool(reply)
+
+
+def _call(words: list[bytes]) -> _Call:
+    name = words[0].upper()
+    text = f"{name.decode()} {words[1].decode(errors='replace')[:48]}" if words[1:] else ""
+    counted = name in CALLS
+    if name == b"EVALSHA":
+        name, counted = words[1], words[1] not in _NOT_COUNTED
+        text = f"{_NAMES.get(name, '?')}.lua"
+    return _Call(name, counted, text)
+
+
 @dataclass(slots=True, eq=False)
 class _Link:
     """One connection of the victim, and how far its replies are."""
 
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
-    sent: int = 0
-    answered: int = 0
-    awaited: int = 0
+    sent: deque[_Call] = field(default_factory=deque[_Call])
     replies: hiredis.Reader = field(default_factory=hiredis.Reader)
 
     def cut(self) -> None:
@@ -89,12 +130,11 @@ class Proxy:
         ...
         await proxy.stop()
 
-    `fired` is set when it has struck; `count` and `calls` tell what it saw.
+    `fired` is set when it has struck; `count` tells how many calls it saw that it could strike before, and after.
     """
 
     def __init__(self, targets: Sequence[int], strike: Strike | None = None) -> None:
-        self.count = 0
-        self.calls: Counter[str] = Counter()
+        self.count: dict[When, int] = {"before": 0, "after": 0}
         self.struck_at = ""
         self.fired = asyncio.Event()
         self.kill: Callable[[], object] = lambda: None
@@ -157,42 +197,41 @@ class Proxy:
         while chunk := await reader.read(65536):
             buffer += chunk
             for raw, words in requests(buffer):
-                due = self._due(words)
-                early = due is not None and due.when == "before"
-                if early and not await self._fire(link):
+                call = _call(words)
+                due = call.counted and call.name not in _ASKING and self._due("before", call)
+                if due and not await self._fire(link):
                     return
                 if link.server.is_closing():
                     return
                 link.server.write(raw)
-                link.sent += 1
-                if early:
+                link.sent.append(call)
+                if due:
                     self.resume()
-                elif due is not None:
-                    link.awaited = link.sent
             await link.server.drain()
         raise ConnectionResetError
 
-    def _due(self, words: list[bytes]) -> Strike | None:
-        """The strike, when this command is the one."""
-        name = words[0].upper()
-        if name not in CALLS or (name == b"EVALSHA" and words[1] in _NOT_COUNTED):
-            return None
-        self.count += 1
-        self.calls[name.decode()] += 1
+    def _due(self, when: When, call: _Call) -> bool:
+        """Count a call; whether it is the one."""
+        self.count[when] += 1
         strike = self._strike
-        if strike is None or strike.n != self.count or self.fired.is_set():
-            return None
-        self.struck_at = b" ".join(words[:2])[:60].decode(errors="replace")
-        return strike
+        if (
+            strike is None
+            or (strike.when, strike.n) != (when, self.count[when])
+            or self.fired.is_set()
+        ):
+            return False
+        self.struck_at = call.text
+        return True
 
     async def _back(self, reader: asyncio.StreamReader, link: _Link) -> None:
         while chunk := await reader.read(65536):
             link.replies.feed(chunk)
-            while link.replies.gets() is not False:
-                link.answered += 1
-            if link.awaited and link.answered >= link.awaited:
+            due = False
+            while (reply := link.replies.gets()) is not False:
+                call = link.sent.popleft()
+                due = (call.applied(reply) and self._due("after", call)) or due
+            if due:
                 # What was applied is known to the server alone.
-                link.awaited = 0
                 if not await self._fire(link):
                     return
                 self.resume()

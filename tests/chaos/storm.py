@@ -14,10 +14,17 @@ from stepwell.errors import StepwellError
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.fanout import GROUP
 from tests.chaos.arena import Arena
+from tests.chaos.flow import FLOWS, crowds
 from tests.chaos.processes import Child, Kind
-from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.scenarios import SCENARIOS, Driver
 
 PRODUCERS: Final = 6
+FLOW_PRODUCERS: Final = 3
+"""Of drives with flow control, which take seconds: their number is what it comes to."""
+
+CROWDED: Final = 3
+"""One in so many drives is events for functions under pressure: few keys, low limits."""
+
 PAUSE: Final = (0.15, 0.9)
 
 
@@ -80,6 +87,10 @@ class Storm:
             asyncio.create_task(self._produce(random.Random(f"{self.plan.seed}:{n}")))
             for n in range(PRODUCERS)
         ]
+        producers += [
+            asyncio.create_task(self._produce_flow(random.Random(f"{self.plan.seed}:flow:{n}")))
+            for n in range(FLOW_PRODUCERS)
+        ]
         while not self._over:
             await asyncio.sleep(self._rng.uniform(*PAUSE))
             weights, choices = zip(*self._disasters, strict=True)
@@ -101,14 +112,26 @@ class Storm:
         pace = self.plan.seconds * PRODUCERS / self.plan.runs
         while not self._over:
             began = time.monotonic()
-            try:
-                async with asyncio.timeout(60):
-                    await SCENARIOS[rng.choice(names)](self.here.driver)
+            crowded = rng.randrange(CROWDED) == 0
+            if await self._drive(crowds if crowded else SCENARIOS[rng.choice(names)]):
                 self.report.driven += 1
-            except (StepwellError, OSError):
-                # Not accepted, as far as the producer knows; the journal has it as tried only.
-                self.report.refused += 1
             await asyncio.sleep(max(0.0, pace - (time.monotonic() - began)))
+
+    async def _produce_flow(self, rng: random.Random) -> None:
+        names = list(FLOWS)
+        while not self._over:
+            await self._drive(FLOWS[rng.choice(names)])
+
+    async def _drive(self, drive: Callable[[Driver], Awaitable[None]]) -> bool:
+        try:
+            async with asyncio.timeout(60):
+                await drive(self.here.driver)
+        except (StepwellError, OSError):
+            # Not accepted, as far as the producer knows; the journal has it as tried only.
+            self.report.refused += 1
+            await asyncio.sleep(0.1)
+            return False
+        return True
 
     async def _replace(self, kind: Kind) -> None:
         group = self._groups[kind]

@@ -42,6 +42,11 @@ def ran(run: str, step: str, attempt: int) -> str:
     return nonce
 
 
+def done(run: str, step: str, attempt: int, nonce: str) -> None:
+    """A step's body is through; what it returns is not recorded yet."""
+    _write("end", run, step, attempt, nonce)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line of the witness file; `at` is its place in the file."""

@@ -47,7 +47,7 @@ def test_every_metric_is_in_the_docs_and_the_other_way_round() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for file in (ROOT / "README.md", ROOT / "engine/README.md", *(ROOT / "docs").glob("*.md")):
+    for file in (ROOT / "README.md", ROOT / "engine/README.md", *(ROOT / "docs").rglob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
             assert (file.parent / target).exists(), (file.name, target)
 

@@ -49,6 +49,9 @@ def test_a_waiting_run_tells_what_for_and_is_cancelled(live: Cli) -> None:
 
     live.until(waits, "the wait")
     assert "shop/answer" in live.run("runs", "show", run_id).stdout
+    said = live.run("runs", "explain", run_id).stdout
+    assert "waits in step 'answer' for event 'shop/answer' with data.id == 7 until" in said
+    assert live.json("runs", "explain", run_id)["text"] == said.rstrip("\n")
     done = live.json("runs", "cancel", run_id, "--reason", "out of stock")["runs"]
     assert [(d["id"], d["error"]) for d in done] == [(run_id, None)]
     run = live.ended(run_id)
@@ -62,6 +65,29 @@ def test_cancelling_goes_on_after_an_unknown_run(live: Cli) -> None:
     result = live.run("runs", "cancel", unknown, "nonsense", exit_code=1)
     assert "no run" in result.stdout
     assert "nonsense" in result.stdout
+
+
+def test_many_runs_are_cancelled_at_once(live: Cli) -> None:
+    for n in (71, 72, 73):
+        live.run("send", "shop/wait", json.dumps({"id": n, "batch": n > 71}))
+    which = ("--function", "wait", "--app", "shop", "--if", "event.data.batch == true")
+
+    def there() -> bool:
+        found = live.json("runs", "cancel", *which, "--status", "waiting", "--dry-run")
+        return bool(found["count"] == 2 and found["dry_run"])
+
+    live.until(there, "two waits")
+    live.run("runs", "cancel", *which, "--json", exit_code=2)
+    live.run("runs", "cancel", "--yes", exit_code=2)
+    live.run("runs", "cancel", "01J0000000000000000000000Z", *which, exit_code=2)
+    said = live.run("runs", "cancel", *which, stdin="n\n", exit_code=1).stdout
+    assert "will be cancelled: 2" in said
+    said = live.run("runs", "cancel", *which, "--limit", "1", "--yes").stdout
+    assert said == "Runs cancelled: 1\n"
+    said = live.run("runs", "cancel", *which, "--children", stdin="y\n").stdout
+    assert said.endswith("Runs cancelled: 1\n")
+    assert "No runs to cancel." in live.run("runs", "cancel", *which).stdout
+    assert live.json("runs", "cancel", "--function", "wait", "--yes")["count"] == 1
 
 
 def test_events_that_start_nothing_say_why(live: Cli) -> None:

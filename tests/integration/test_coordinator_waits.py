@@ -190,6 +190,22 @@ async def test_a_redelivered_event_follows_the_plan_that_was_fixed(four: World) 
     assert await four.lease(shard=2) == []
 
 
+async def test_what_was_refused_stays_so_when_its_event_is_delivered_late(four: World) -> None:
+    far = on_shard(1)
+    rate = {"limit": 1, "period": 60_000, "key": None}
+    await four.functions(**{far: config("order/created", rate_limit=rate)})
+    await four.send(Event("order/created"), Event("order/created"))
+    stream, call = four.store.keys(0).events, four.store.server.call
+    entries = await call(stream, "XRANGE", stream, "-", "+")
+    async with coordinator(four) as c:
+        await settled(c)
+        # As another coordinator has them that read them before the first acknowledged them.
+        for _, flat in entries:
+            await call(stream, "XADD", stream, "*", *flat)
+        await settled(c)
+    assert len(await four.lease(shard=1)) == 1
+
+
 async def test_a_child_elsewhere_answers_and_is_cancelled_through_the_outbox(four: World) -> None:
     parent_fn, child_fn = on_shard(0), on_shard(3)
     await four.functions(**{parent_fn: config("order/created"), child_fn: config()})
@@ -256,9 +272,9 @@ async def test_a_wait_that_looks_back_gets_what_came_before_it(one: World) -> No
         await settled(c)
         by_id = "event.data.id == async.data.id"
         for item in (a, b):
-            since = str(int(item.fields[b"t"]) * 1000)
+            since = str(int(float(item.fields[b"t"])) * 1000)
             key = await one.wait_for(item, "paid", "order/paid", expression=by_id, since=since)
-        since = str(int(same.fields[b"t"]) * 1000)
+        since = str(int(float(same.fields[b"t"])) * 1000)
         await one.wait_for(same, "paid", "order/created", expression=by_id, since=since)
         await settled(c)
         got = delivered(await one.run(a.run_id), key)
@@ -283,7 +299,7 @@ async def test_a_wait_that_looked_back_a_moment_too_early_is_found(
 
     async def late(self: Recent, works: Sequence[Work]) -> set[str]:
         if any(work.entry.name == "order/paid" for work in works):
-            since = str(int(item.fields[b"t"]) * 1000)
+            since = str(int(float(item.fields[b"t"])) * 1000)
             waiting.append(await one.wait_for(item, "paid", "order/paid", since=since))
             ((sid, fields),) = [
                 row

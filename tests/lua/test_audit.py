@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from stepwell_engine.audit_gates import Gate, home_of
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
 from tests.support.audit import violations
-from tests.support.shard import Shard, planned, sleep, step, wait
+from tests.support.shard import WATCHED, Shard, planned, sleep, step, wait
 
 pytestmark = pytest.mark.anyio
 
@@ -120,3 +121,138 @@ async def test_cancelling_without_an_end(shard: Shard) -> None:
     assert await rules(shard) == []
     await shard.do("DEL", "due")
     assert await rules(shard) == ["limbo"]
+
+
+async def watched(shard: Shard) -> str:
+    """A run that an event and its timeouts can cancel."""
+    run = await shard.create(flow=WATCHED)
+    assert await rules(shard) == []
+    return run
+
+
+async def test_cancel_registrations(shard: Shard) -> None:
+    run = await watched(shard)
+    await shard.do("HSET", "run", "fx", "t", params=(run,))
+    assert await rules(shard) == ["cancel"]
+    await shard.do("HSET", "run", "fx", "ct", params=(run,))
+    await shard.do("ZREM", "waits", f"~p\0key{run}:!0", params=("app/stop",))
+    assert await rules(shard) == ["cancel"]
+    await shard.do("HDEL", "run", "cn:0", params=(run,))
+    assert await rules(shard) == ["cancel", "count"]
+
+
+async def test_a_held_run(shard: Shard) -> None:
+    run = await watched(shard)
+    await shard.do("HSET", "run", "hd", "1-1", params=(run,))
+    assert await rules(shard) == ["held"]
+    await shard.do("HDEL", "run", "hd", params=(run,))
+    assert await shard.cancel(run) == "k"
+    await shard.do("HSET", "run", "hd", "1-1", params=(run,))
+    assert await rules(shard) == ["cancel"]
+
+
+async def test_a_registration_that_outlives_its_run(shard: Shard) -> None:
+    run = await watched(shard)
+    await shard.do("HDEL", "run", "fx", params=(run,))
+    assert await shard.cancel(run) == "k"
+    assert await rules(shard) == ["cancel", "count", "stray", "stray"]
+
+
+async def test_timeouts(shard: Shard) -> None:
+    run = await watched(shard)
+    await shard.do("ZREM", "due", f"{run}:<")
+    assert await rules(shard) == ["timeout"]
+    await shard.lease()
+    assert await rules(shard) == []
+    await shard.do("ZREM", "due", f"{run}:>")
+    assert await rules(shard) == ["timeout"]
+    await shard.do("ZADD", "due", 1, f"{run}:<")
+    assert await rules(shard) == ["stray", "timeout"]
+
+
+def gate(kind: str, place: str, name: str) -> str:
+    return f"{kind}{place}{name:_<16}"
+
+
+STEPS, RUNS = gate("c", "0", "steps"), gate("r", "1", "runs")
+RATE, SHARED = gate("t", "-", "rate"), gate("C", "0", "shared")
+
+
+async def gated(shard: Shard, key: str, *, shards: int = 1) -> None:
+    """Two runs of a key that lets one go on: one is leased, the other's key parked."""
+    await shard.t.configure(1, [("1", "app", 1, 1, 60_000_000, 1, shards)], most=10)
+    for _ in range(2):
+        await shard.create(key=key)
+    await shard.lease()
+    assert await rules(shard) == []
+
+
+async def test_slots_of_nobody_and_work_without_slots(shard: Shard) -> None:
+    await gated(shard, STEPS)
+    await shard.do("ZADD", "slots", 1, "nobody", params=(STEPS[2:],))
+    assert await rules(shard) == ["slot"]
+    await shard.do("DEL", "slots", params=(STEPS[2:],))
+    assert await rules(shard) == ["slot"]
+
+
+async def test_a_begun_run_without_its_slot(shard: Shard) -> None:
+    await gated(shard, RUNS)
+    await shard.do("DEL", "slots", params=(RUNS[2:],))
+    assert await rules(shard) == ["slot"]
+
+
+async def test_a_suspect_keeps_its_slot(shard: Shard) -> None:
+    await gated(shard, STEPS)
+    shard.wait(20_001)
+    assert await shard.reclaim() == ["suspect"]
+    assert await rules(shard) == []
+    await shard.do("DEL", "slots", params=(STEPS[2:],))
+    assert await rules(shard) == ["slot"]
+
+
+async def test_a_queue_that_is_neither_ready_nor_parked(shard: Shard) -> None:
+    await gated(shard, STEPS)
+    await shard.do("DEL", "parks", params=("1",))
+    assert await rules(shard) == ["not ready", "parked"]
+    await shard.do("DEL", "parked", params=(STEPS[2:],))
+    assert await rules(shard) == ["not ready"]
+
+
+async def test_resumes_are_not_excused_by_parked_starts(shard: Shard) -> None:
+    await gated(shard, RUNS)
+    run = (await shard.do("ZRANGE", "leases", 0, -1))[0].decode()
+    await shard.do("DEL", "leases")
+    await shard.do("HSET", "run", "rs", "q", "l", "", params=(run,))
+    await shard.do("ZADD", "resumes", 1, run, params=("1", RUNS))
+    assert await rules(shard) == ["not ready"]
+
+
+async def test_a_parked_queue_without_items(shard: Shard) -> None:
+    await gated(shard, STEPS)
+    other = gate("c", "0", "other")
+    await shard.do("HSET", "parks", other, "w" + other[2:], params=("1",))
+    await shard.do("ZADD", "parked", 1, "1:" + other, params=(other[2:],))
+    assert await rules(shard) == ["parked"]
+    await shard.do("DEL", "parked", params=(other[2:],))
+    assert await rules(shard) == ["parked", "parked"]
+
+
+async def test_a_throttle_without_its_moment(shard: Shard) -> None:
+    await gated(shard, RATE)
+    await shard.do("ZREM", "due", "*" + RATE[2:])
+    assert await rules(shard) == ["parked"]
+
+
+async def test_a_queue_that_waits_for_a_permit_nobody_was_asked_for(shard: Shard) -> None:
+    """The gate's home is another shard."""
+    shards = next(n for n in range(2, 9) if home_of(Gate("C", SHARED[2:]), n, 0) != 0)
+    await gated(shard, SHARED, shards=shards)
+    await shard.do("DEL", "asks", params=(SHARED[2:],))
+    assert await rules(shard) == ["permit"]
+
+
+async def test_another_shard_in_line_without_its_limit(shard: Shard) -> None:
+    await shard.do("ZADD", "parked", 1, "@3-1", params=(SHARED[2:],))
+    assert await rules(shard) == ["permit"]
+    await shard.do("HSET", "asks", "3-1", "1 5", params=(SHARED[2:],))
+    assert await rules(shard) == []

@@ -1,9 +1,24 @@
 """cancel.lua and finish: from every root state, once, with all that waits gone."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
+from stepwell.serde import unpack
 from stepwell_engine.store.transitions import Arg
-from tests.support.shard import CANCELLED, Shard, done, failed, planned, sleep, step, wait
+from tests.support.audit import assert_sound
+from tests.support.shard import (
+    CANCELLED,
+    WATCHED,
+    Shard,
+    done,
+    failed,
+    invoke,
+    planned,
+    sleep,
+    step,
+    wait,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -144,3 +159,186 @@ async def test_sweep_removes_old_ends_only(shard: Shard) -> None:
     assert await shard.t.sweep(shard.clock.now_ms() - 500, limit=10) == 1
     assert [await shard.status(r) for r in (old, young, live)] == ["", "k", "q"]
     assert await shard.do("ZCARD", "fn_runs", params=("1",)) == 2
+
+
+@pytest.mark.parametrize("lease", [False, True])
+async def test_registrations_and_timeouts_go_with_the_run(shard: Shard, lease: bool) -> None:
+    run = await shard.create(flow=WATCHED)
+    assert await shard.do("ZCARD", "waits", params=("app/stop",)) == 1
+    items = await shard.lease() if lease else []
+    assert await shard.cancel(run) == ("x" if lease else "k")
+    for item in items:
+        assert await shard.commit(item, "F", "k", CANCELLED, b"") == "OK"
+    assert await shard.do("EXISTS", "waits", params=("app/stop",)) == 0
+    assert await shard.do("EXISTS", "wait_paths", params=("app/stop",)) == 0
+    assert await shard.do("ZCARD", "due") == 0
+
+
+@pytest.mark.parametrize("hot", [False, True])
+async def test_a_returned_run_undoes_what_it_has(shard: Shard, hot: bool) -> None:
+    run = await shard.create(flow=WATCHED)
+    (item,) = await shard.lease()
+    if hot:
+        assert await shard.t.returned([run, item.token, b"o"]) == [1]
+    else:
+        assert await shard.commit(item, "F", "c", b"o", b"") == "OK"
+    assert await shard.do("ZCARD", "due") == 0
+    assert await shard.do("EXISTS", "waits", params=("app/stop",)) == 0
+
+
+async def test_the_start_timeout(shard: Shard) -> None:
+    late, begun = await shard.create(flow=WATCHED), await shard.create(flow=WATCHED)
+    assert {item.run_id for item in await shard.lease(2)} == {late, begun}
+    queued = await shard.create(flow=WATCHED)
+    shard.wait(60_001)
+    await shard.due()
+    assert [await shard.status(run) for run in (late, begun, queued)] == ["r", "r", "k"]
+    error = unpack(await shard.field(queued, "er") or b"")
+    assert error["message"] == "timeouts: start 1m: the run had not begun by then"
+
+
+async def test_the_finish_timeout_of_a_leased_and_of_a_parked_run(shard: Shard) -> None:
+    first, second = [await shard.create(flow=WATCHED) for _ in range(2)]
+    items = {item.run_id: item for item in await shard.lease(2)}
+    await shard.commit(items[second], "S", ops=wait("w", "app/x", ms=10**9))
+    shard.wait(90_001)
+    await shard.due()
+    assert [await shard.status(run) for run in (first, second)] == ["x", "k"]
+    assert b"finish 1m30s" in (await shard.field(first, "er") or b"")
+    shard.wait(10_001)
+    await shard.due()
+    assert await shard.status(first) == "k"
+    assert b"finish 1m30s" in (await shard.field(first, "er") or b""), "the first reason stays"
+
+
+async def test_a_timeout_of_a_run_that_is_being_cancelled_changes_nothing(shard: Shard) -> None:
+    run = await shard.create(flow=WATCHED)
+    await shard.lease()
+    shard.wait(85_000)
+    assert await shard.cancel(run) == "x"
+    shard.wait(5_001)
+    await shard.due()
+    assert await shard.status(run) == "x"
+    assert await shard.field(run, "er") == CANCELLED
+
+
+async def test_an_older_event_is_asked_for_only_if_one_may_count(shard: Shard) -> None:
+    now = shard.clock.now_ms()
+    bounds = {"most": 9, "age_ms": 10**9, "ttl_ms": 10**9}
+    await shard.t.remember([("app/stop", now * 1000 - 10**6, b"old")], **bounds)
+    await shard.create(flow=WATCHED, score=now)
+    assert await shard.kinds() == []
+    await shard.t.remember([("app/stop", now * 1000 + 1, b"new")], **bounds)
+    run = await shard.create(flow=WATCHED, score=now)
+    [entry] = await looks(shard)
+    assert entry[1]["d"].decode() == f"{run}:!0"
+    assert await shard.field(run, "hd") == entry[0]
+    await shard.do("DEL", "recent", params=("app/stop",))
+
+
+TWICE = {**WATCHED, "cn": [*WATCHED["cn"], ["app/halt", "~\0", "~", 0, b""]]}
+
+
+async def looks(shard: Shard) -> list[tuple[bytes, dict[str, bytes]]]:
+    return [(sid, fields) for sid, fields in await shard.entries() if fields["k"] == b"l"]
+
+
+@pytest.fixture
+async def held(shard: Shard) -> AsyncIterator[str]:
+    """A run that two cancels may end that were handled before it was created."""
+    now = shard.clock.now_ms()
+    events = [(name, now * 1000 + 1, b"e") for name in ("app/stop", "app/halt")]
+    await shard.t.remember(events, most=9, age_ms=10**9, ttl_ms=10**9)
+    yield await shard.create(flow=TWICE, score=now)
+    await shard.do("DEL", "recent", params=("app/stop",))
+    await shard.do("DEL", "recent", params=("app/halt",))
+
+
+async def test_a_held_run_is_let_go_by_the_last_answer(shard: Shard, held: str) -> None:
+    (first, _), (second, _) = await looks(shard)
+    assert await shard.lease() == []
+    await assert_sound(shard.server)
+    for entry, let_go in (first, False), (first, False), (b"9-9", False), (second, True):
+        assert await shard.t.answered(held, entry) == let_go
+        assert ([item.run_id for item in await shard.lease()] == [held]) == let_go
+        await assert_sound(shard.server)
+    assert not await shard.t.answered(held, second), "of one that was let go nothing changes"
+    assert await shard.field(held, "hd") is None
+    assert await shard.do("ZSCORE", "due", held) is None
+
+
+async def test_a_held_run_stays_as_long_as_an_answer_may_come(shard: Shard, held: str) -> None:
+    (first, _), (second, _) = await looks(shard)
+    for gone, left in ((), first + b" " + second), ((first,), second):
+        await shard.do("XDEL", "events", b"0-1", *gone)
+        shard.wait(5_001)
+        await shard.due()
+        assert await shard.lease() == []
+        assert await shard.field(held, "hd") == left
+        await assert_sound(shard.server)
+    await shard.do("XDEL", "events", second)  # given up: nobody will answer
+    shard.wait(5_001)
+    await shard.due()
+    assert [item.run_id for item in await shard.lease()] == [held]
+
+
+async def test_a_held_run_is_cancelled_at_once(shard: Shard, held: str) -> None:
+    assert await shard.cancel(held) == "k"
+    for entry, _ in await looks(shard):
+        assert not await shard.t.answered(held, entry)
+    shard.wait(5_001)
+    await shard.due()
+    assert await shard.lease() == []
+    assert await shard.field(held, "hd") is None
+
+
+async def test_a_held_run_that_is_to_start_later(shard: Shard) -> None:
+    now = shard.clock.now_ms()
+    await shard.t.remember([("app/stop", now * 1000 + 1, b"e")], most=9, age_ms=10**9, ttl_ms=10**9)
+    early, late = [
+        await shard.create(flow=WATCHED, score=now, start_ms=now + 10_000) for _ in range(2)
+    ]
+    (first, _), (second, _) = await looks(shard)
+    assert await shard.t.answered(early, first)
+    assert await shard.lease() == [], "its event names a time"
+    shard.wait(10_001)
+    await shard.due()
+    assert [item.run_id for item in await shard.lease()] == [early]
+    assert await shard.t.answered(late, second)
+    assert [item.run_id for item in await shard.lease()] == [late]
+    await shard.do("DEL", "recent", params=("app/stop",))
+
+
+async def test_an_event_tells_how_many_runs_it_cancelled(shard: Shard) -> None:
+    runs = [await shard.create() for _ in range(105)]
+    for run in [*runs, *runs[:9]]:
+        await shard.t.cancel(run, error=CANCELLED, grace_ms=1, event="E" * 26)
+    flat = await shard.do("HGETALL", "outcome", params=("E" * 26,))
+    told = dict(zip(flat[::2], flat[1::2], strict=True))
+    assert told.pop(b"!") == b"105"
+    assert told == {b"!" + run.encode(): b"1" for run in runs[:100]}
+
+
+async def test_registrations_are_found_by_value_beside_waits(shard: Shard) -> None:
+    run = await shard.create(flow=WATCHED)
+    item = await shard.leased(number="2")
+    await shard.commit(item, "S", ops=wait("w", "app/stop", path="p"))
+    pages = [("app/stop", b"~p\0key", b""), ("app/stop", b"~p\0kez", b"")]
+    found, nothing = await shard.t.candidates(pages)
+    assert [member.decode() for member, _, _ in found] == [f"~p\0key{run}:!0"]
+    assert nothing == []
+    assert sorted((await shard.t.awaited(["app/stop"]))[0]) == ["p", "~p"]
+
+
+async def test_invoked_runs_are_cancelled_too_when_asked(shard: Shard) -> None:
+    item = await shard.leased()
+    ops = (*invoke("a"), *invoke("b", cancel="1"), *wait("w", "app/x"))
+    await shard.commit(item, "N", ops=ops)
+    assert await shard.t.cancel(item.run_id, error=CANCELLED, grace_ms=10_000, children=True) == "x"
+    told = [f for _, f in await shard.entries("outbox")]
+    assert sorted((f["k"], f["b"].decode()) for f in told) == sorted(
+        (b"C", step(name)) for name in "ab"
+    )
+    await shard.commit(item, "F", "k", CANCELLED, b"")
+    await shard.t.cancel(item.run_id, error=CANCELLED, grace_ms=10_000, children=True)
+    assert (await shard.kinds("outbox")).count("C") == 2, "it has ended: nothing to tell"

@@ -36,6 +36,22 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         },
         {"entry": 2, "guard": 2},
     ),
+    "admit": (
+        {
+            "group": "g",
+            "entries": ["1-1", "1-2"],
+            "records": [("e", b"r")],
+            "runs": [RUN],
+            "record_ttl_ms": 1,
+            "guard": [b"3", "name"],
+        },
+        {"entry": 2, "guard": 2},
+    ),
+    "configure": ({"version": 1, "functions": [("1", "app", 5, "", "", "", 1)], "most": 10}, {}),
+    "permit": (
+        {"kind": "g", "gate": "x", "permit": "0-1", "word": "1 5", "home": 0},
+        {},
+    ),
     "plan": ({"event": "e", "record": b"r", "ttl_ms": 1}, {}),
     "lease": (
         {
@@ -67,6 +83,7 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"pages": [("n", b"p", b"a"), ("n", b"p", b"a")]},
         {"name": 2, "prefix": 2, "after": 2},
     ),
+    "answered": ({"run": "r", "entry": b"1-1"}, {}),
     "resolve": ({"run": "r", "step": "s", "registered": "", "status": "n", "value": b""}, {}),
     "cancel": ({"run": "r", "error": b"", "grace_ms": 1}, {}),
     "signal_reserve": ({"hash_": "h", "run": "r", "step": "s", "expiry_ms": 1}, {}),
@@ -84,6 +101,19 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"name": 2, "us": 2, "blob": 2},
     ),
     "recent": ({"name": "n", "since_us": 1, "age_ms": 1}, {}),
+    "close": ({"windows": ["~1:a", "~1:b"]}, {"item": 2}),
+    "tick": (
+        {
+            "number": "1",
+            "next_ms": 1,
+            "before": {"a": b"1"},
+            "after": {"b": b"2"},
+            "records": [("e", b"r")],
+            "runs": [RUN],
+            "record_ttl_ms": 1,
+        },
+        {},
+    ),
     "forget_consumers": ({"group": "g", "me": "c", "idle_ms": 1}, {}),
 }
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from tests.support.gates import gate
 from tests.support.shard import Shard, planned, sleep
 
 pytestmark = pytest.mark.anyio
@@ -39,13 +40,13 @@ async def test_functions_are_served_in_turn(shard: Shard) -> None:
 
 
 async def test_keys_of_a_function_are_served_in_turn(shard: Shard) -> None:
-    for key, runs in (("hot", 50), ("a", 2), ("b", 2)):
+    for name, runs in (("hot", 50), ("a", 2), ("b", 2)):
         for _ in range(runs):
-            await shard.create(key=key)
+            await shard.create(key=gate("c", "0", name))
     leased = [
         (await shard.field(item.run_id, "k")) for _ in range(6) for item in await shard.lease(1)
     ]
-    assert Counter(leased) == {b"hot": 2, b"a": 2, b"b": 2}
+    assert Counter(leased) == {gate("c", "0", name).encode(): 2 for name in ("hot", "a", "b")}
 
 
 async def test_a_newcomer_is_not_behind_a_hot_functions_tail(shard: Shard) -> None:

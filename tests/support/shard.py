@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import msgpack
+
 from stepwell.clock import VirtualClock
 from stepwell.ids import run_id, step_key
 from stepwell.serde import pack
@@ -15,6 +17,8 @@ CANCELLED = pack({"code": "cancelled", "message": "asked to", "name": "RunCancel
 TIMEOUT = pack({"code": "timeout", "message": "too late", "name": "InvokeTimeoutError"})
 LOST = pack({"code": "lost", "message": "the worker died", "name": "WorkerLostError"})
 HEAD = pack(["sleep", "nap", 0, {}])
+WATCHED = {"fx": "tc", "to": [60_000, 90_000], "cn": [["app/stop", "~p\0key", "~p", 0, b""]]}
+"""Flow control of a run that an event or either timeout cancels."""
 
 
 @dataclass
@@ -67,14 +71,19 @@ class Shard:
 
     async def create(
         self, number: str = "1", lane: str = "app", *, run: str = "", start_ms: int = 0, parent: str = "",
-        no_emit: bool = False, score: int = 0, key: str = "",
+        no_emit: bool = False, score: int = 0, key: str = "", flow: dict[str, Any] | None = None,
     ) -> str:  # fmt: skip
         run = run or self.new_id()
         created = score or self.clock.now_ms()
         new = NewRun(
             run, number, lane, b"E" * 26 + b"blob", start_ms, created, no_emit, parent, key
         )
-        await self.t.fanout("stepwell", [], [], [new], record_ttl_ms=60_000)
+        if flow is None:
+            await self.t.fanout("stepwell", [], [], [new], record_ttl_ms=60_000)
+        else:
+            asked = {"ts": created, "us": created * 1000, **flow}
+            new = new._replace(flow=msgpack.packb(asked, use_bin_type=False))
+            await self.t.admit("stepwell", [], [], [new], record_ttl_ms=60_000)
         return run
 
     async def lease(
@@ -107,6 +116,11 @@ class Shard:
         return await self.t.due(
             limit=limit, horizon_ms=5_000, timeout_error=TIMEOUT, cancelled_error=CANCELLED
         )
+
+    async def close_due(self) -> list[str]:
+        """Let what is due happen, the ends of windows too: the functions of the runs that these became."""
+        windows = (await self.due()).windows
+        return await self.t.close(windows) if windows else []
 
     async def reclaim(self, most: int = 3) -> list[str]:
         """Every expired lease, taken away: the outcomes."""

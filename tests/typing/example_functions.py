@@ -1,6 +1,7 @@
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 """What `create_function` makes of a handler: checked by mypy and pyright, never run."""
 
+from datetime import timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -46,6 +47,43 @@ async def with_options(ctx: stepwell.Context) -> list[str]:
     return [ctx.run_id]
 
 
+@client.create_function(
+    fn_id="flow",
+    trigger=[trigger, stepwell.TriggerCron(cron="@daily", timezone="Europe/Paris", jitter="30s")],
+    cancel=[stepwell.Cancel(event="shop/order.cancelled", match="data.id", timeout="2d")],
+    concurrency=[
+        stepwell.Concurrency(limit=5, key="event.data.customer", weight="event.data.weight"),
+        stepwell.Concurrency(limit=50, key="'shop'", scope="env", level="run"),
+    ],
+    debounce=stepwell.Debounce(period="30s", timeout=timedelta(minutes=5), collect=True),
+    idempotency="event.data.id",
+    priority=stepwell.Priority(run="event.data.urgent ? 120 : 0"),
+    rate_limit=stepwell.RateLimit(limit=10, period="1h", key="event.data.customer"),
+    singleton=stepwell.Singleton(mode="skip", key="event.data.customer"),
+    throttle=stepwell.Throttle(limit=100, period=60_000, burst=10),
+    timeouts=stepwell.Timeouts(start="10m", finish="2h"),
+)
+async def with_flow_control(ctx: stepwell.Context) -> int:
+    return len(ctx.events)
+
+
+batch = stepwell.Batch(max_size=100, timeout="5s", if_exp="event.data.total > 10")
+
+
+@client.create_function(fn_id="batch", trigger=trigger, batch_events=batch, concurrency=5)
+def batched(ctx: stepwell.ContextSync) -> int:
+    return len(ctx.events)
+
+
+@client.create_function(
+    fn_id="one",
+    trigger=stepwell.TriggerCron("0 9 * * *", catchup="all"),
+    cancel=stepwell.Cancel("shop/closed"),
+    concurrency=stepwell.Concurrency(1),
+)
+async def with_one_of_each(ctx: stepwell.Context) -> None: ...
+
+
 async def notify(ctx: stepwell.Context) -> None:
     ctx.logger.error("failed")
 
@@ -60,6 +98,9 @@ assert_type(synchronous, stepwell.Function[int])
 assert_type(nothing, stepwell.Function[None])
 assert_type(with_options, stepwell.Function[list[str]])
 assert_type(watched, stepwell.Function[int])
+assert_type(with_flow_control, stepwell.Function[int])
+assert_type(batched, stepwell.Function[int])
+assert_type(with_one_of_each, stepwell.Function[None])
 
 
 async def callers() -> None:
@@ -85,3 +126,10 @@ def what_is_wrong() -> None:
     client.create_function(fn_id=5)  # type: ignore[arg-type]
     client.create_function()  # type: ignore[call-arg]
     stepwell.Checkpointing(buffered_steps="20")  # type: ignore[arg-type]
+    stepwell.Concurrency(limit="5")  # type: ignore[arg-type]
+    stepwell.Concurrency(limit=5, scope="global")  # type: ignore[arg-type]
+    stepwell.Throttle(limit=5)  # type: ignore[call-arg]
+    stepwell.Singleton(mode="wait")  # type: ignore[arg-type]
+    stepwell.TriggerCron(cron="@daily", catchup="some")  # type: ignore[arg-type]
+    client.create_function(fn_id="a", throttle=stepwell.Debounce("1m"))  # type: ignore[arg-type]
+    client.create_function(fn_id="a", concurrency="5")  # type: ignore[arg-type]

@@ -117,14 +117,14 @@ class Entry:
 
     def context(self) -> Context:
         """The context the function is called with."""
-        events = self.events()
+        event = self.trigger()
         function = self.function
         logger: Any = self.services.logger
         if self.steps.replaying:
             logger = ReplayLogger(logger, self.steps)
         return Context(
-            event=events[0],
-            events=events,
+            event=event,
+            events=memo.read_events(self.fields, event),
             run_id=self.run_id,
             entry_attempt=attempts_made(self.fields.get(b"t:")),
             max_attempts=function.retries.attempts,
@@ -136,9 +136,9 @@ class Entry:
             group=Group(self.steps),
         )
 
-    def events(self) -> list[Event]:
-        """The events that started the run."""
-        return [memo.read_event(self.fields[b"e"])]
+    def trigger(self) -> Event:
+        """The event that started the run."""
+        return memo.read_event(self.fields[b"e"])
 
     async def _end(self, end: outcome.Outcome, value: Any = None) -> bool:
         """The function returned or raised: commit what that means."""

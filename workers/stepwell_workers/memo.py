@@ -1,6 +1,6 @@
 """What is remembered of a run: step identities, recorded results, attempts. Pure functions over the bytes of the run's hash."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -113,3 +113,12 @@ def count_records(fields: dict[bytes, bytes]) -> int:
 def read_event(blob: bytes) -> Event:
     """The event in a blob: its internal id, then the encoded event."""
     return decode_event(blob[26:], blob[:26].decode())
+
+
+def read_events(fields: Mapping[bytes, bytes], trigger: Event) -> list[Event]:
+    """All events of a run in order: of its batch or collected debounce, else `trigger` alone."""
+    packed = fields.get(b"eb")
+    if not packed:
+        return [trigger]
+    others = [read_event(blob) for blob in luapack.read(packed)]
+    return [*others, trigger] if fields.get(b"el") else [trigger, *others]

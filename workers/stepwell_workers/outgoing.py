@@ -54,7 +54,7 @@ def check_state(entry: "Entry", record: bytes) -> None:
 
 def trigger(entry: "Entry") -> Mapping[str, Any]:
     """The run's event as expressions see it."""
-    return entry.events()[0].to_dict()
+    return entry.trigger().to_dict()
 
 
 def wait_ops(entry: "Entry", name: StepName, step_id: str, wait: Wait) -> Sequence[Arg]:
@@ -84,7 +84,7 @@ def wait_ops(entry: "Entry", name: StepName, step_id: str, wait: Wait) -> Sequen
     described = memo.head(
         "wait", step_id, entry.services.clock.now_ms(), {**details, "timeout_ms": wait.timeout_ms}
     )
-    since = str(int(entry.fields[b"t"]) * 1000) if wait.lookback else ""
+    since = str(ids.ulid_ms(entry.run_id) * 1000) if wait.lookback else ""
     return ("w", name.key, wait.timeout_ms, wait.event, prefix, path, described, since)
 
 

@@ -99,7 +99,8 @@ class Services:
         """Why an entry must not begin another step now ('' = it may)."""
         if self.draining:
             return self.draining
-        if not self._saturated():
+        # Others may wait for this process' slot, or for one of the function's: to yield costs one entry more in `max_runtime`.
+        if not (self._saturated() or entry.function.flow.concurrency):
             return ""
         ran = (self.monotonic() - entry.began) * 1000
         return "max_runtime" if ran > entry.checkpointing.max_runtime_ms else ""

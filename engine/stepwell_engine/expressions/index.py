@@ -1,13 +1,15 @@
 """Equality conjuncts: how a store finds the waits an event may match without evaluating each."""
 
-import base64
+import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, cast
 
 from stepwell_engine.expressions.nodes import Binary, Literal, Logic, Node, path_of
 from stepwell_engine.expressions.values import FaultError, is_list, is_map, plain
+
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,15 @@ def index_key(value: object) -> bytes | None:
 
     150 and 150.0 share a key, true and 1 don't. None for what equals nothing: null and NaN.
     """
+    encoded = canonical(value)
+    return None if encoded is None else short_hash(encoded)
+
+
+def canonical(value: object) -> bytes | None:
+    """A value as bytes, the same for equal values. None for what equals nothing: null and NaN. Raises FaultError."""
+    kind = type(value)
+    if kind is str or kind is int:  # what nearly every key is
+        return f"n{value};".encode() if kind is int else _text(cast("str", value))
     if value is None:
         return None
     encoded = bytearray()
@@ -80,7 +91,18 @@ def index_key(value: object) -> bytes | None:
         _encode(value, encoded)
     except _UnequalError:
         return None
-    return base64.urlsafe_b64encode(hashlib.blake2b(encoded, digest_size=12).digest())
+    return bytes(encoded)
+
+
+def short_hash(encoded: bytes) -> bytes:
+    """16 characters, 96 bits of BLAKE2, in the alphabet of URLs."""
+    digest = hashlib.blake2b(encoded, digest_size=12).digest()
+    return binascii.b2a_base64(digest, newline=False).translate(_URL_SAFE)
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode("utf-8", "surrogatepass")
+    return b"s%d:" % len(raw) + raw
 
 
 class _UnequalError(Exception):
@@ -90,8 +112,7 @@ class _UnequalError(Exception):
 def _encode(value: object, out: bytearray) -> None:
     value = plain(value)
     if isinstance(value, str):
-        raw = value.encode("utf-8", "surrogatepass")
-        out += b"s%d:" % len(raw) + raw
+        out += _text(value)
     elif value is True or value is False:
         out += b"t" if value else b"f"
     elif isinstance(value, int | float):

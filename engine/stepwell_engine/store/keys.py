@@ -39,6 +39,13 @@ SPECS: tuple[KeySpec, ...] = (
     KeySpec("send", "send:{seed}", "string", "ttl", "the reply of one send call, for its retries"),
     KeySpec("event_id", "id:{hash}", "string", "ttl", "a user's event id seen in the last 24 h"),
     KeySpec("record", "e:{event}", "string", "ttl", "an event's fan-out plan and outcomes"),
+    KeySpec(
+        "outcome",
+        "oc:{event}",
+        "hash",
+        "ttl",
+        "what an event came to here, by function; `!…`: runs it cancelled",
+    ),
     KeySpec("recent", "rec:{name}", "zset", "ttl", "recent events of a name used with lookback"),
     # runs
     KeySpec("run", "r:{run}", "hash", "run", "a run: status, event, steps, pendings, leases"),
@@ -46,6 +53,12 @@ SPECS: tuple[KeySpec, ...] = (
     KeySpec("ended", "ended", "zset", "run", "ended runs by end, ms: the retention index"),
     KeySpec("watchers", "wt:{run}", "set", "ttl", "reply lists to tell of the end of a run"),
     KeySpec("reply", "rp:{watcher}", "list", "ttl", "where one watcher hears of the end of a run"),
+    # flow control, before a run begins
+    KeySpec("rate", "rl:{id}", "zset", "ttl", "the runs of a rate limit's window by start, ms"),
+    KeySpec("idempotency", "idem:{id}", "string", "ttl", "the run of an idempotency key, 24 h"),
+    KeySpec("singleton", "sg:{id}", "string", "run", "the run that has a singleton's key"),
+    KeySpec("window", "win:{id}", "hash", "item", "an open debounce or batch; its end is in `due`"),
+    KeySpec("gathered", "wev:{id}", "list", "item", "the events of an open batch or collection"),
     # queues
     KeySpec("resumes", "q:{fn}:{key}:r", "zset", "item", "items of runs that began, by run time"),
     KeySpec("starts", "q:{fn}:{key}:s", "zset", "item", "items of runs that have not, by run time"),
@@ -56,9 +69,19 @@ SPECS: tuple[KeySpec, ...] = (
     KeySpec(
         "due", "due", "zset", "run", "sleeps, timeouts, retries, future starts by due time, ms"
     ),
+    KeySpec("cron", "cron:{fn}", "hash", "namespace", "handled ticks of a function's crons"),
     KeySpec(
         "wake", "wake", "string", "namespace", "when the coordinators mean to look at `due` again"
     ),
+    # what gates hold
+    KeySpec("slots", "cs:{gate}", "zset", "item", "who holds a slot, by the ms of taking it"),
+    KeySpec("parked", "pk:{gate}", "zset", "item", "queue keys that wait for a gate, by turn"),
+    KeySpec("parks", "pd:{fn}", "hash", "item", "parked queue keys: w or s, and the gate"),
+    KeySpec("arrival", "th:{gate}", "string", "ttl", "a throttle's theoretical arrival time, us"),
+    KeySpec("flow", "fl:{fn}", "hash", "namespace", "what a function's gates allow now"),
+    KeySpec("permits", "gp:{gate}", "zset", "item", "slots held here at a gate's home shard"),
+    KeySpec("permit_serial", "gs", "string", "namespace", "numbers permits"),
+    KeySpec("asks", "ga:{gate}", "hash", "item", "permits asked for: the gate's limit, since when"),
     # leases and processes
     KeySpec("leases", "lease", "zset", "item", "leased items by lease expiry, ms"),
     KeySpec("workers", "w", "zset", "process", "live processes by the end of their word, ms"),

@@ -6,11 +6,12 @@ typed stubs in `transitions.py`.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import NamedTuple
 
 from stepwell_engine.store.keys import BY_NAME, lua_builder
 
@@ -43,56 +44,91 @@ def make_script(name: str, source: str, keys: tuple[str, ...], argv: tuple[str, 
 
 @cache
 def load(name: str) -> Script:
-    """Read `lua/<name>.lua`, put its includes and the key builders it uses before it."""
+    """Read `lua/<name>.lua`, put what it uses of its libraries and the key builders before it."""
     folder = resources.files("stepwell_engine.store") / "lua"
     text = (folder / f"{name}.lua").read_text("utf-8")
-    body = "\n".join([*needed(_libraries(text, folder), text), text])
-    names = dict.fromkeys(_KEY_USE.findall(body))
-    builders = [lua_builder(used) for used in names if used in BY_NAME]
-    source = "\n".join(["local ROOT = KEYS[1]", *builders, body])
+    source = "local ROOT = KEYS[1]\n" + assemble(_libraries(text, folder), text)
     return make_script(name, source, _header(text, "KEYS"), _header(text, "ARGV"))
 
 
-def _libraries(text: str, folder: Traversable) -> list[str]:
-    """The libraries that a script includes, in the order in which they must stand."""
+def _libraries(text: str, folder: Traversable) -> dict[str, str]:
+    """The libraries that a script includes, by name, in the order in which they must stand."""
     seen: dict[str, str] = {}
 
     def pull(source: str) -> None:
         for line in _INCLUDE.findall(source):
             for name in (part.strip() for part in line.split(",")):
                 if name not in seen:
-                    included = (folder / "lib" / f"{name}.lua").read_text("utf-8")
+                    included = _included(name, folder)
                     pull(included)
                     seen[name] = included
 
     pull(text)
-    return list(seen.values())
+    return seen
 
 
-def needed(libraries: Sequence[str], text: str) -> list[str]:
-    """The definitions of `libraries` that `text` uses, directly or through others.
+class Definition(NamedTuple):
+    """A piece of a library: what it defines (nothing: it is always there), and whether it may be left until it is called."""
 
-    A server makes every function of a script anew each time it runs: what is not used must not be there. A definition begins at the
-    start of a line with `local` or `function` and has the lines up to the next such beginning; what defines nothing is kept.
+    text: str
+    names: frozenset[str]
+    late: bool
+
+
+def assemble(libraries: Mapping[str, str], text: str) -> str:
+    """`text` after the definitions of `libraries` that it uses, directly or through others, and the key builders.
+
+    A server makes every function of a script anew each time it runs. So what is not used is not there, and the functions of flow control
+    (`limits/…`), which most calls don't need, stand in one function that runs when the first of them is called.
     """
-    parts = [part for library in libraries for part in _definitions(library)]
-    names = [frozenset(_defined(part)) for part in parts]
-    kept = [not defined for defined in names]
+    kept = _needed([d for name, library in libraries.items() for d in _cut(name, library)], text)
+    early = [d.text for d in kept if not d.late]
+    late = [d for d in kept if d.late]
+    if not late:
+        return "\n".join([*_builders([*early, text]), *early, text])
+    used = set(_NAME.findall("\n".join([*early, text])))
+    declared = {name for d in kept if not d.late for name in d.names}
+    doors = sorted({name for d in late for name in d.names} & used)
+    listed = ", ".join(doors)
+    builders = _builders([*early, text])
+    inner = [b for b in _builders([d.text for d in late]) if b not in builders]
+    ways = [f"{d} = function(...) {listed} = open_limits() return {d}(...) end" for d in doors]
+    return "\n".join(
+        [
+            *builders,
+            f"local {', '.join(d for d in doors if d not in declared) or '_'}",
+            *early,
+            "local function open_limits()",
+            *inner,
+            *(d.text for d in late),
+            f"return {listed}",
+            "end",
+            *ways,
+            text,
+        ]
+    )
+
+
+def _builders(parts: Sequence[str]) -> list[str]:
+    names = dict.fromkeys(_KEY_USE.findall("\n".join(parts)))
+    return [lua_builder(used) for used in names if used in BY_NAME]
+
+
+def _needed(definitions: Sequence[Definition], text: str) -> list[Definition]:
+    kept = [not d.names for d in definitions]
     wanted = set(_NAME.findall(text))
-    for part, keep in zip(parts, kept, strict=True):
+    for d, keep in zip(definitions, kept, strict=True):
         if keep:
-            wanted.update(_NAME.findall(part))
-    while True:
-        found = [i for i, keep in enumerate(kept) if not keep and names[i] & wanted]
-        if not found:
-            return [part for part, keep in zip(parts, kept, strict=True) if keep]
+            wanted.update(_NAME.findall(d.text))
+    while found := [i for i, d in enumerate(definitions) if not kept[i] and d.names & wanted]:
         for i in found:
             kept[i] = True
-            wanted.update(_NAME.findall(parts[i]))
+            wanted.update(_NAME.findall(definitions[i].text))
+    return [d for d, keep in zip(definitions, kept, strict=True) if keep]
 
 
-def _definitions(library: str) -> list[str]:
-    """A library, cut before each definition and before each block that defines nothing; comments go."""
+def _cut(name: str, library: str) -> list[Definition]:
+    """A library in pieces: each begins with `local`, `function` or `do` at the start of a line. Comments go."""
     parts: list[list[str]] = []
     for line in library.splitlines():
         if line.startswith("--"):
@@ -100,12 +136,20 @@ def _definitions(library: str) -> list[str]:
         if not parts or line.startswith(("local ", "function ", "do")):
             parts.append([])
         parts[-1].append(line)
-    return ["\n".join(part) for part in parts if any(part)]
+    return [_definition("\n".join(p), late=name.startswith("limits/")) for p in parts if any(p)]
 
 
-def _defined(part: str) -> list[str]:
-    found = _DEFINITION.match(part)
-    return _NAME.findall(found[1] or found[2]) if found else []
+def _definition(text: str, *, late: bool) -> Definition:
+    found = _DEFINITION.match(text)
+    names = frozenset(_NAME.findall(found[1] or found[2])) if found else frozenset[str]()
+    return Definition(text, names, late and bool(found and found[1]))
+
+
+def _included(name: str, folder: Traversable) -> str:
+    """A part of `lua/lib`; an option's part (`limits/<option>`) lies beside its Python."""
+    if name.startswith("limits/"):
+        return (resources.files("stepwell_engine") / f"{name}.lua").read_text("utf-8")
+    return (folder / "lib" / f"{name}.lua").read_text("utf-8")
 
 
 def _header(text: str, word: str) -> tuple[str, ...]:

@@ -3,92 +3,25 @@
 Each method is one script, so one atomic write. All of them may be sent again after a lost reply; the scripts' headers say why.
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any
 
 from stepwell.clock import Clock
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.scripts import Script, load
+from stepwell_engine.store.shapes import (
+    Arg,
+    DueReply,
+    Expired,
+    Leased,
+    NewEvent,
+    NewRun,
+    leased,
+    run_args,
+)
 
-Arg = bytes | str | int | float
-
-
-class NewEvent(NamedTuple):
-    """An event on its way into a stream. `kind`: u user · v invoked (extra = target). `id_hash` '' = no de-duplication."""
-
-    name: str
-    encoded: bytes
-    entropy: str
-    id_hash: str = ""
-    kind: str = "u"
-    extra: bytes = b""
-
-
-class NewRun(NamedTuple):
-    """A run to create: where it goes, what it was started by, and when it may start (ms, 0 = now)."""
-
-    run_id: str
-    number: str
-    lane: str
-    blob: bytes
-    start_ms: int
-    created_ms: int
-    no_emit: bool = False
-    parent: str = ""
-    key: str = ""
-
-
-# What runs of one kind share: number, lane, start_ms, no_emit, parent, key.
-_KIND = itemgetter(1, 2, 4, 6, 7, 8)
-
-
-def run_args(runs: Sequence[NewRun]) -> list[Arg]:
-    """Runs as fanout.lua takes them: consecutive ones of one kind under one head."""
-    args: list[Arg] = []
-    for (number, lane, start, no_emit, parent, key), group in groupby(runs, _KIND):
-        many = list(group)
-        args += (number, lane, start, "1" if no_emit else "", parent, key, len(many))
-        for run in many:
-            args += (run.run_id, run.blob, run.created_ms)
-    return args
-
-
-class Leased(NamedTuple):
-    """One leased item: `step` is '' for the root. `fields` is the run's hash, empty when it must be read apart."""
-
-    run_id: str
-    step: str
-    token: str
-    suspect: bool
-    fields: dict[bytes, bytes]
-
-
-class Expired(NamedTuple):
-    """A lease past its time."""
-
-    item: str
-    token: str
-    number: str
-    worker: str
-    alive: bool
-    suspect: bool
-    crashes: int
-    started: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class DueReply:
-    """What due.lua did and when to call it again (ms, None = nothing scheduled)."""
-
-    handled: int
-    late_ms: int
-    next_due: float | None
-    next_expiry: float | None
-    now_ms: int
+__all__ = ["Arg", "DueReply", "Expired", "Leased", "NewEvent", "NewRun", "Transitions"]
 
 
 class Transitions:
@@ -144,20 +77,38 @@ class Transitions:
         `guard` (single-shard namespaces): the registry's version, then event names. Unless the version is that one and nobody waits for
         any of the names, nothing is written and -1 is returned.
         """
-        args: list[Arg] = [
-            self._clock.offset_ms,
-            group,
-            record_ttl_ms,
-            len(guard),
-            *guard,
-            len(entries),
-            *entries,
-            len(records),
-        ]
+        head = self._head(group, entries, records, record_ttl_ms, guard)
+        return int(await self._call("fanout", *head, *run_args(runs)))
+
+    async def admit(
+        self,
+        group: str,
+        entries: Sequence[Arg],
+        records: Sequence[tuple[str, bytes]],
+        runs: Sequence[NewRun],
+        *,
+        record_ttl_ms: int,
+        guard: Sequence[Arg] = (),
+    ) -> list[str] | None:
+        """`fanout` for runs that flow control decides about; the function number of each run created, None when the guard does not hold."""
+        head = self._head(group, entries, records, record_ttl_ms, guard)
+        reply = await self._call("admit", *head, *run_args(runs, flow=True))
+        return None if reply == [b"-1"] else [number.decode() for number in reply]
+
+    def _head(
+        self,
+        group: str,
+        entries: Sequence[Arg],
+        records: Sequence[tuple[str, bytes]],
+        ttl_ms: int,
+        guard: Sequence[Arg],
+    ) -> list[Arg]:
+        """What fanout.lua and admit.lua take before the runs."""
+        args: list[Arg] = [self._clock.offset_ms, group, ttl_ms, len(guard), *guard]
+        args += (len(entries), *entries, len(records))
         for event, record in records:
             args += (event, record)
-        args += run_args(runs)
-        return int(await self._call("fanout", *args))
+        return args
 
     async def plan(self, event: str, record: bytes, *, ttl_ms: int) -> bytes:
         """Fix an event's fan-out plan; returns the plan that holds."""
@@ -178,6 +129,24 @@ class Transitions:
         """A page of the kept events of a name, oldest first; an empty one is the last."""
         offset = self._clock.offset_ms
         return list(await self._call("recent", offset, age_ms, name, since_us, after))
+
+    async def configure(
+        self, version: int, functions: Iterable[Sequence[Arg]], *, most: int
+    ) -> list[str]:
+        """Publish what the gates of functions allow: (fn, lane, limit 0, limit 1, interval in us, burst, shards), '' = none.
+
+        After a change every parked key tries again, about `most` a call. Returns the functions that are not through: call again.
+        """
+        args = [value for function in functions for value in function]
+        left = await self._call("configure", self._clock.offset_ms, version, most, *args)
+        return [fn.decode() for fn in left]
+
+    async def permit(self, kind: str, gate: str, permit: str, *, word: Arg = "", home: int) -> None:
+        """Deliver a message about a shared gate's permit: asked (g), granted (G), given back (h).
+
+        `word` is what the gate allows, `home` the shard that the message comes from.
+        """
+        await self._call("permit", self._clock.offset_ms, kind, gate, permit, word, home)
 
     async def lease(
         self, worker: str, prefix: str, lanes: Sequence[str], *, want: int, lease_ms: int, suspects: int,
@@ -235,7 +204,37 @@ class Transitions:
             "due", self._clock.offset_ms, limit, horizon_ms, timeout_error, cancelled_error
         )
         next_due, next_expiry = (float(at) if at else None for at in r[2:4])
-        return DueReply(int(r[0]), int(r[1]), next_due, next_expiry, int(r[4]))
+        ticks, windows = (tuple(name.decode() for name in names) for names in r[5:7])
+        return DueReply(int(r[0]), int(r[1]), next_due, next_expiry, int(r[4]), ticks, windows)
+
+    async def close(self, windows: Sequence[str]) -> list[str]:
+        """End windows that `due` found; the function number of each run created."""
+        reply = await self._call("close", self._clock.offset_ms, *windows)
+        return [number.decode() for number in reply]
+
+    async def tick(
+        self,
+        number: str,
+        next_ms: int,
+        before: Mapping[str, bytes],
+        after: Mapping[str, bytes],
+        records: Sequence[tuple[str, bytes]] = (),
+        runs: Sequence[NewRun] = (),
+        *,
+        record_ttl_ms: int,
+    ) -> int | None:
+        """Let cron ticks of a function happen: how many runs begin; None, and nothing done, unless its state is `before`."""
+        args: list[Arg] = [self._clock.offset_ms, number, next_ms, record_ttl_ms]
+        for state in (before, after):
+            args.append(len(state))
+            for field, value in state.items():
+                args += (field, value)
+        args.append(len(records))
+        for event, record in records:
+            args += (event, record)
+        args += run_args(runs, flow=True)
+        written, started = await self._call("tick", *args)
+        return int(started) if written else None
 
     async def renew(
         self, worker: str, items: Iterable[tuple[str, str]], *, alive_ms: int, lease_ms: int
@@ -314,11 +313,28 @@ class Transitions:
             )
         )
 
-    async def cancel(self, run: str, *, error: bytes, grace_ms: int, tombstone: str = "") -> str:
-        """Cancel a run; returns its status letter after the call, '' when unknown."""
+    async def cancel(
+        self,
+        run: str,
+        *,
+        error: bytes,
+        grace_ms: int,
+        tombstone: str = "",
+        children: bool = False,
+        event: str = "",
+    ) -> str:
+        """Cancel a run, with `children` also those it invoked; returns its status letter after the call, '' when unknown.
+
+        `event` is the event that asks for it: what became of that tells of the run.
+        """
+        offset, told = self._clock.offset_ms, "1" if children else ""
         return bytes(
-            await self._call("cancel", self._clock.offset_ms, run, error, grace_ms, tombstone)
+            await self._call("cancel", offset, run, error, grace_ms, tombstone, told, event)
         ).decode()
+
+    async def answered(self, run: str, entry: bytes) -> bool:
+        """A look-back of a run's cancels, that stream entry, found none: whether that let the run go."""
+        return bool(await self._call("answered", self._clock.offset_ms, run, entry))
 
     async def signal_reserve(
         self, hash_: str, run: str, step: str, *, expiry_ms: int, replace: str = ""
@@ -359,7 +375,7 @@ class Transitions:
         return int(version), [(f.decode(), str(int(n)), bool(w)) for f, n, w in rows]
 
     async def watch(self, run: str, watcher: str, *, ttl_ms: int) -> str:
-        """Ask to be told of a run's end; returns its status letter now, '' when unknown."""
+        """Ask to be told of a run's end; returns its status letter now, '' when unknown, or the outcome why it never will be."""
         return bytes(await self._call("watch", run, watcher, ttl_ms)).decode()
 
     async def sweep(self, before_ms: int, *, limit: int) -> int:
@@ -372,16 +388,8 @@ class Transitions:
 
 
 NAMES = (
-    "ingest", "fanout", "plan", "lease", "commit", "record", "returned", "due", "renew",
+    "ingest", "fanout", "admit", "close", "plan", "lease", "commit", "record", "returned", "due", "renew",
     "expired", "reclaim", "started", "awaited", "candidates", "resolve", "cancel",
     "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
-    "forget_consumers", "remember", "recent",
+    "forget_consumers", "remember", "recent", "configure", "permit", "tick", "answered",
 )  # fmt: skip
-
-
-def leased(item: list[Any]) -> Leased:
-    """Parse one reply row of lease.lua."""
-    name: str = item[0].decode()
-    flat: list[bytes] = item[3]
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    return Leased(name[:26], name[27:], item[1].decode(), item[2] == b"1", fields)

@@ -62,6 +62,7 @@ def root(
 def _assemble() -> None:
     from stepwell.cli import (
         coordinator,
+        cron,
         dev,
         doctor,
         events,
@@ -77,7 +78,7 @@ def _assemble() -> None:
     app.command()(coordinator.coordinator)
     app.add_typer(events.app, name="events")
     app.add_typer(runs.app, name="runs")
-    for free in (functions.functions, doctor.doctor, version.version):
+    for free in (functions.functions, cron.cron, doctor.doctor, version.version):
         app.command()(free)
 
 

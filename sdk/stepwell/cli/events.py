@@ -51,5 +51,13 @@ def _print(record: "EventRecord") -> None:
     elif record.pending:
         typer.echo("Accepted; no coordinator has handled it yet.")
     else:
-        rows = [(o.outcome, f"{o.app_id}/{o.fn_id}", o.run_id or "") for o in record.outcomes]
-        output.print_rows(("OUTCOME", "FUNCTION", "RUN"), rows, "No function wanted it.")
+        rows = [
+            (o.outcome, f"{o.app_id}/{o.fn_id}", o.run_id or "", o.reason) for o in record.outcomes
+        ]
+        columns = ("OUTCOME", "FUNCTION", "RUN", "WHY")
+        output.print_rows(columns, rows, "No function wanted it.")
+        shown = sum(o.outcome == "cancels" for o in record.outcomes)
+        if record.cancelled > shown:
+            typer.echo(
+                f"It cancelled {record.cancelled:,} runs, of which the first {shown} are shown."
+            )

@@ -44,5 +44,8 @@ async def _read(store: "Store") -> list[dict[str, Any]]:
 
 
 def _trigger(trigger: dict[str, Any]) -> str:
+    if trigger.get("cron"):
+        zone = trigger.get("timezone")
+        return f"cron {trigger['cron']}" + (f" ({zone})" if zone else "")
     condition = trigger.get("expression")
     return f"{trigger['event']} if {condition}" if condition else str(trigger["event"])

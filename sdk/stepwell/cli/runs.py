@@ -10,6 +10,7 @@ from stepwell.errors import StepwellError
 
 if TYPE_CHECKING:
     from stepwell.client import Client
+    from stepwell.client_args import Which
     from stepwell.records import RunSummary
 
 app = typer.Typer(no_args_is_help=True, help="Look at runs, cancel them.")
@@ -72,15 +73,104 @@ def show(
 
 
 @app.command()
-def cancel(
-    run_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")],
-    reason: Annotated[str | None, typer.Option(help="Recorded with the run.")] = None,
+def explain(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id.")],
     redis_url: options.Url = None,
     namespace: options.Namespace = None,
     as_json: options.Json = False,
 ) -> None:
-    """Cancel runs. One that has ended stays as it is."""
-    done = ask(lambda client: _cancel(client, run_ids, reason), redis_url, namespace)
+    """Say in one sentence why a run is not running now."""
+    found = ask(lambda client: client.explain(run_id), redis_url, namespace)
+    if as_json:
+        output.print_json(found)
+    else:
+        typer.echo(str(found))
+
+
+@app.command()
+def cancel(
+    run_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="The runs' ids.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Recorded with the run.")] = None,
+    children: Annotated[
+        bool, typer.Option("--children", help="The runs that they invoked and wait for, too.")
+    ] = False,
+    fn: Annotated[
+        str | None, typer.Option("--function", "--fn", help="All of this function (its local id).")
+    ] = None,
+    app_id: Annotated[str | None, typer.Option("--app", help="All of this app.")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(help="Only queued, scheduled, running, waiting or cancelling ones."),
+    ] = None,
+    if_exp: Annotated[
+        str | None,
+        typer.Option("--if", help="Only those for whose event this expression is true."),
+    ] = None,
+    after: Annotated[str | None, typer.Option(help="Only those created from then on.")] = None,
+    before: Annotated[str | None, typer.Option(help="Only those created before then.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most, the newest.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count, of a whole function or app.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    redis_url: options.Url = None,
+    namespace: options.Namespace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Cancel runs: those named, or those of a function or app. One that has ended stays as it is."""
+    filters = (fn, app_id, status, if_exp, after, before, limit)
+    if run_ids:
+        if dry_run or any(given is not None for given in filters):
+            raise typer.BadParameter(
+                "give either the ids of runs, or which of a --function or --app"
+            )
+        _cancel_named(run_ids, reason, children, redis_url, namespace, as_json)
+        return
+    which: Which = {
+        "app_id": app_id, "fn_id": fn, "status": status, "if_exp": if_exp,
+        "started_after": after, "started_before": before, "limit": limit,
+        "reason": reason, "children": children, "dry_run": True,
+    }  # fmt: skip
+    _cancel_found(which, redis_url, namespace, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def _cancel_found(
+    which: "Which",
+    redis_url: str | None,
+    namespace: str | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Cancel the runs that the options describe, after a look at how many there are."""
+    if as_json and not (yes or dry_run):
+        raise typer.BadParameter("with --json nothing is asked: say --yes or --dry-run as well")
+    if not (yes or dry_run):
+        found = ask(lambda client: client.cancel_runs(**which), redis_url, namespace)
+        if not found.count:
+            typer.echo("No runs to cancel.")
+            return
+        typer.confirm(f"Runs that will be cancelled: {found.count:,}. Go on?", abort=True)
+    which["dry_run"] = dry_run
+    done = ask(lambda client: client.cancel_runs(**which), redis_url, namespace)
+    if as_json:
+        output.print_json(done)
+    else:
+        typer.echo(f"Runs {'that would be ' if dry_run else ''}cancelled: {done.count:,}")
+
+
+def _cancel_named(
+    run_ids: list[str],
+    reason: str | None,
+    children: bool,
+    redis_url: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> None:
+    done = ask(lambda client: _cancel(client, run_ids, reason, children), redis_url, namespace)
     if as_json:
         output.print_json({"runs": done})
     else:
@@ -90,11 +180,13 @@ def cancel(
         raise typer.Exit(1)
 
 
-async def _cancel(client: "Client", ids: list[str], reason: str | None) -> list[dict[str, Any]]:
+async def _cancel(
+    client: "Client", ids: list[str], reason: str | None, children: bool
+) -> list[dict[str, Any]]:
     done: list[dict[str, Any]] = []
     for run_id in dict.fromkeys(ids):
         try:
-            status = str(await client.cancel_run(run_id, reason=reason))
+            status = str(await client.cancel_run(run_id, reason=reason, children=children))
             done.append({"id": run_id, "status": status, "error": None})
         except StepwellError as error:
             # The others are still cancelled: each has its own line.

@@ -2,7 +2,7 @@
 
 import re
 
-from stepwell_engine.store.scripts import load, needed
+from stepwell_engine.store.scripts import assemble, load
 
 LIBRARY = """-- What a library may hold.
 --- include other
@@ -26,7 +26,7 @@ end
 
 
 def test_a_definition_stays_when_it_is_used_at_any_remove() -> None:
-    text = "\n".join(needed([LIBRARY], "return second(2)"))
+    text = assemble({"library": LIBRARY}, "return second(2)")
     for name in ("COUNT = 0", "NAMES = {", "a = 1", "late -- assigned", "function late", "first"):
         assert name in text
     assert "alone" not in text
@@ -34,9 +34,17 @@ def test_a_definition_stays_when_it_is_used_at_any_remove() -> None:
 
 
 def test_what_is_not_used_goes_and_blocks_stay() -> None:
-    text = "\n".join(needed([LIBRARY], "return 1"))
+    text = assemble({"library": LIBRARY}, "return 1")
     assert "function" not in text
     assert "COUNT = 1" in text
+
+
+def test_flow_control_waits_until_it_is_called() -> None:
+    text = assemble({"limits/some": LIBRARY}, "return second(2)")
+    doors = text.index("local function open_limits()")
+    assert text.index("local NAMES = {") < doors < text.index("local function first(x)")
+    assert "second = function(...) late, second = open_limits() return second(...) end" in text
+    assert text.startswith("local second\n")
 
 
 def test_no_script_defines_a_function_it_does_not_use() -> None:

@@ -1,7 +1,7 @@
--- candidates.lua  Waits found by name, path and value, for the caller to check in full.
+-- candidates.lua  Waits, and cancel registrations (steps `!<i>`), found by name, path and value, for the caller to check in full.
 -- KEYS root
 -- ARGV limit [name prefix after]...
--- after is the last member of the page before, or ''. Returns, for each, {[member, pending record, event blob of the run]...}; a page is
+-- after is the last member of the page before, or ''. Returns, for each, {[member, record, event blob of the run]...}; a page is
 -- cut, after its first row, when the reply has 1 MiB, so only an empty one is the last.
 local out, size = {}, 0
 for i = 2, #ARGV, 3 do
@@ -10,7 +10,8 @@ for i = 2, #ARGV, 3 do
   local found = {}
   for _, member in ipairs(redis.call('ZRANGEBYLEX', k_waits(name), from, '(' .. prefix .. '\255', 'LIMIT', 0, tonumber(ARGV[1]))) do
     local item = string.sub(member, #prefix + 1)
-    local f = redis.call('HMGET', k_run(string.sub(item, 1, 26)), 'p:' .. string.sub(item, 28), 'e')
+    local step = string.sub(item, 28)
+    local f = redis.call('HMGET', k_run(string.sub(item, 1, 26)), string.sub(step, 1, 1) == '!' and 'cn:' .. string.sub(step, 2) or 'p:' .. step, 'e')
     if f[1] then
       found[#found + 1] = { member, f[1], f[2] }
       size = size + #f[1] + #f[2]

@@ -19,7 +19,7 @@
 local run, step, token, seen, clause = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local sfx = step == '' and '' or ':' .. step
 local key = k_run(run)
-local v = redis.call('HMGET', key, 'st', 'l' .. sfx, 'dv', 'lt' .. sfx, 'np', 'su' .. sfx, 'sz')
+local v = redis.call('HMGET', key, 'st', 'l' .. sfx, 'dv', 'lt' .. sfx, 'np', 'su' .. sfx, 'sz', 'f', 'k')
 local st, dv, np = v[1], v[3] or '0', tonumber(v[5] or '0')
 if not st then return { 'GONE', '0' } end
 if v[2] ~= token then
@@ -159,7 +159,10 @@ function ops.x()
   drop(run, target, cmsgpack.unpack(p))
   np = np - 1
   -- A planned step that runs just now: its worker is fenced off.
-  if redis.call('HDEL', key, 'l:' .. target) == 1 then redis.call('ZREM', k_leases(), run .. ':' .. target) end
+  if redis.call('HDEL', key, 'l:' .. target) == 1 then
+    redis.call('ZREM', k_leases(), run .. ':' .. target)
+    if v[9] then vacate(run .. ':' .. target, v[8], v[9]) end
+  end
 end
 
 function ops.m()
@@ -185,6 +188,7 @@ local function release(reason)
   put('lt' .. sfx, token)
   put('np', np)
   redis.call('ZREM', k_leases(), run .. sfx)
+  if v[9] then vacate(run .. sfx, v[8], v[9]) end
 end
 
 local clauses = {}

@@ -6,33 +6,10 @@
 -- An entry is acknowledged and deleted in the same write as its effects: a redelivered batch finds its runs existing, since a
 -- run's hash outlives every delivery of its event (sweep.lua waits for the streams). A batch whose entries are all gone was handled by
 -- another coordinator, with its plan: this late word does nothing. Returns how many runs were created.
---- include create
-local consumers, ttl = ARGV[2], ARGV[3]
-local at = 4
-local n = tonumber(ARGV[at])
-if n > 0 then
-  if redis.call('GET', k_functions_version()) ~= ARGV[at + 1] then return -1 end
-  for i = at + 2, at + n do
-    if redis.call('EXISTS', k_wait_paths(ARGV[i])) == 1 then return -1 end
-  end
-end
-at = at + n + 1
-n = tonumber(ARGV[at])
-if n > 0 then
-  local left = 0
-  for from = at + 1, at + n, 1000 do
-    local to = math.min(from + 999, at + n)
-    redis.call('XACK', k_events(), consumers, unpack(ARGV, from, to))
-    left = left + redis.call('XDEL', k_events(), unpack(ARGV, from, to))
-  end
-  if left == 0 then return 0 end
-end
-at = at + n + 1
-n = tonumber(ARGV[at])
-for i = 0, n - 1 do
-  redis.call('SET', k_record(ARGV[at + 1 + i * 2]), ARGV[at + 2 + i * 2], 'PX', ttl)
-end
-at = at + n * 2 + 1
+--- include create, acknowledge
+local at, stop = acknowledge()
+if not at then return stop end
+local n
 local created = 0
 while ARGV[at] do
   local g = group(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5])

@@ -1,26 +1,31 @@
 -- lease.lua  Lease up to `want` items of some lanes to a worker, with the state of their runs.
 -- KEYS root
 -- ARGV offset worker prefix lease_ms want bytes suspects lane...
--- Functions, then keys of a function, are served in turn by virtual time; within a key resumes go before starts. Each lease has
+-- Functions, then keys of a function, are served in turn by virtual time; within a key resumes go before starts. A key whose gates are
+-- shut is parked on the way (limits/gates.lua). Each lease has
 -- its own token `<prefix>.<n>` (Lua's random repeats on 6.2). Returns {[item, token, suspect, fields]...}; fields = HGETALL, or {} when the run is
 -- too large for one reply and must be read apart.
---- include run
+--- include run, limits/timeouts
 local worker, prefix, lease_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local want, budget, suspects = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local out, count = {}, 0
+-- Keys that are parked on the way bring nothing: a call looks at so many, and rings for the rest.
+local visits = 300
 local expiries, expiry = {}, string.format('%.0f', NOW + lease_ms)
 
+-- Whether the item was leased: what ended meanwhile is nobody's.
 local function take(item, suspect)
   local run, suffix = item, ''
   if #item > 26 then run, suffix = string.sub(item, 1, 26), string.sub(item, 27) end
   local key = k_run(run)
-  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'h', 'f', 't', 'e')
+  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'h', 'f', 't', 'e', 'eb', 'el', 'tf')
   local st = v[1]
   if not st or ended(st) then return end
   -- A run that never began has nothing else to tell; what did is read whole.
   local fields
   if st == 'q' then
     fields = { 'qa', v[3], 'f', v[5], 't', v[6], 'e', v[7] }
+    if v[8] then fields = { 'qa', v[3], 'f', v[5], 't', v[6], 'e', v[7], 'eb', v[8], 'el', v[9] or '' } end
   else
     fields = redis.call('HGETALL', key)
   end
@@ -34,6 +39,7 @@ local function take(item, suspect)
     if v[2] ~= 'q' then return end
     if st == 'q' then
       redis.call('HSET', key, 'st', move(st, 'r'), 'rs', 'l', 'l', token, 'w', worker, 'sa', NOW_S)
+      if v[10] then begin_finish_timeout(run, v[10]) end
     else
       local history = log(key, v[4], 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S))
       redis.call('HSET', key, 'rs', 'l', 'l', token, 'w', worker, 'h', history)
@@ -48,55 +54,141 @@ local function take(item, suspect)
   expiries[#expiries + 1] = item
   if size > budget then fields = {} else budget = budget - size end
   out[#out + 1] = { item, token, su, fields }
+  return true
+end
+
+local function take_suspect(lane)
+  local item = redis.call('ZPOPMIN', k_suspects(lane))[1]
+  if not item then return end
+  suspects, want = suspects - 1, want - 1
+  -- It kept its slots: it goes on before others do.
+  if not take(item, true) then
+    local f = redis.call('HMGET', k_run(string.sub(item, 1, 26)), 'f', 'k')
+    if f[2] then vacate(item, f[1], f[2]) end
+  end
+end
+
+local served = {} -- functions with gates
+
+-- The key goes no further before that gate opens.
+local function stop(fn, key, gate, mode)
+  park(fn, key, gate, mode)
+  redis.call('ZREM', k_ready_keys(fn), key)
+end
+
+local function take_starts(fn, key, gates, n)
+  local items = redis.call('ZPOPMIN', k_starts(fn, key), n)
+  for i = 1, #items, 2 do
+    if take(items[i], false) then pass(gates, items[i], items[i], true) end
+  end
+  return #items / 2
+end
+
+local function starts_parked(fn, key, gates)
+  return gates.starts and any_parked(fn) and redis.call('HEXISTS', k_parks(fn), key) == 1
+end
+
+-- After its turn a key stays, parks at once where the next turn would, or leaves. resumes, starts: whether any may be left.
+local function settle_turn(fn, key, gates, resumes, starts)
+  resumes = resumes and redis.call('EXISTS', k_resumes(fn, key)) == 1
+  starts = starts and not resumes and redis.call('EXISTS', k_starts(fn, key)) == 1
+  if not resumes and not starts then return redis.call('ZREM', k_ready_keys(fn), key) end
+  local _, shut = capacity(gates, 1, false)
+  if shut then return stop(fn, key, shut, 'w') end
+  if resumes then return end
+  if starts_parked(fn, key, gates) then return redis.call('ZREM', k_ready_keys(fn), key) end
+  _, shut = capacity(gates, 1, true)
+  if shut then stop(fn, key, shut, 's') end
+end
+
+-- A turn of a key that has gates: at most `turn` items, as many as they let through. Returns how many left the queue.
+local function visit(fn, key, turn)
+  local gates = gates_of(fn, key)
+  local room, shut = capacity(gates, turn, false)
+  if shut then
+    stop(fn, key, shut, 'w')
+    pass_on(gates, fn)
+    return 0
+  end
+  local items = redis.call('ZPOPMIN', k_resumes(fn, key), room)
+  local got = #items / 2
+  local resumes, starts = got == room, true
+  for i = 1, #items, 2 do
+    if take(items[i], false) then pass(gates, items[i], string.sub(items[i], 1, 26), false) end
+  end
+  if got < room and not starts_parked(fn, key, gates) then
+    -- A gate of starts is asked, and parked at, only if there are any.
+    local some = not gates.starts or redis.call('EXISTS', k_starts(fn, key)) == 1
+    local more, closed = 0, nil
+    if some then more, closed = capacity(gates, room - got, true) end
+    if closed then
+      park(fn, key, closed, 's')
+    elseif more > 0 then
+      local taken = take_starts(fn, key, gates, more)
+      got, starts = got + taken, taken == more
+    else
+      starts = false
+    end
+  end
+  local turns = got / gates.weight
+  local flow = flow_of(fn)
+  flow.time = math.max(flow.time, redis.call('ZINCRBY', k_ready_keys(fn), turns, key) - turns)
+  served[fn] = flow
+  settle_turn(fn, key, gates, resumes, starts)
+  pass_on(gates, fn)
+  return got
+end
+
+-- The same for a key without gates.
+local function plain_visit(fn, key, turn)
+  local resumes, starts = k_resumes(fn, key), k_starts(fn, key)
+  local items = redis.call('ZPOPMIN', resumes, turn)
+  local got = #items / 2
+  for i = 1, #items, 2 do take(items[i], false) end
+  if got < turn then
+    items = redis.call('ZPOPMIN', starts, turn - got)
+    got = got + #items / 2
+    for i = 1, #items, 2 do take(items[i], false) end
+  end
+  if redis.call('EXISTS', resumes, starts) == 0 then
+    redis.call('ZREM', k_ready_keys(fn), key)
+  else
+    redis.call('ZINCRBY', k_ready_keys(fn), got, key)
+  end
+  return got
 end
 
 local function serve(lane)
   local functions = k_ready_fns(lane)
-  while want > 0 and budget > 0 do
-    local head = redis.call('ZRANGE', functions, 0, 0)
-    local fn = head[1]
+  while want > 0 and budget > 0 and visits > 0 do
+    local fn = redis.call('ZRANGE', functions, 0, 0)[1]
     if not fn then return end
-    local keys = k_ready_keys(fn)
-    local key = redis.call('ZRANGE', keys, 0, 0)[1]
-    if not key then
-      redis.call('ZREM', functions, fn)
-    else
+    local keys, rivals, total = k_ready_keys(fn), redis.call('ZCARD', functions), 0
+    -- A function without rivals goes on; its turns are counted together.
+    repeat
+      visits = visits - 1
+      local key = redis.call('ZRANGE', keys, 0, 0)[1]
+      if not key then break end
       -- One turn is a share of what is wanted, so that a lone hot key costs one visit and many keys get one item each.
-      local rivals = redis.call('ZCARD', functions) * redis.call('ZCARD', keys)
-      local turn = math.max(1, math.floor(want / rivals))
-      local resumes, starts = k_resumes(fn, key), k_starts(fn, key)
-      local items = redis.call('ZPOPMIN', resumes, turn)
-      local got = #items / 2
-      for i = 1, #items, 2 do take(items[i], false) end
-      if got < turn then
-        items = redis.call('ZPOPMIN', starts, turn - got)
-        got = got + #items / 2
-        for i = 1, #items, 2 do take(items[i], false) end
-      end
-      want = want - got
-      if redis.call('EXISTS', resumes, starts) == 0 then
-        redis.call('ZREM', keys, key)
-        if redis.call('EXISTS', keys) == 0 then redis.call('ZREM', functions, fn) end
-      else
-        redis.call('ZINCRBY', keys, got, key)
-      end
-      if redis.call('ZSCORE', functions, fn) then redis.call('ZINCRBY', functions, got, fn) end
+      local turn = math.max(1, math.floor(want / (rivals * redis.call('ZCARD', keys))))
+      local got = (key == '' and plain_visit or visit)(fn, key, turn)
+      want, total = want - got, total + got
+    until rivals > 1 or want <= 0 or budget <= 0 or visits <= 0
+    if redis.call('EXISTS', keys) == 0 then
+      redis.call('ZREM', functions, fn)
+    elseif total > 0 then
+      redis.call('ZINCRBY', functions, total, fn)
     end
   end
 end
 
 for i = 8, #ARGV do
   local lane = ARGV[i]
-  if suspects > 0 and want > 0 then
-    local item = redis.call('ZPOPMIN', k_suspects(lane))[1]
-    if item then
-      suspects, want = suspects - 1, want - 1
-      take(item, true)
-    end
-  end
+  if suspects > 0 and want > 0 then take_suspect(lane) end
   serve(lane)
   if redis.call('EXISTS', k_ready_fns(lane)) == 1 then ring(lane) end
 end
+for fn, flow in pairs(served) do redis.call('HSET', k_flow(fn), 'vt', string.format('%.17g', flow.time)) end
 for from = 1, #expiries, 1000 do
   redis.call('ZADD', k_leases(), unpack(expiries, from, math.min(from + 999, #expiries)))
 end

@@ -17,8 +17,14 @@ local function requeue(item, run, suffix, f, suspect)
     redis.call('ZADD', k_suspects(f[5]), f[6], item)
     ring(f[5])
   else
+    if f[4] then vacate(item, f[3], f[4]) end
     enqueue(item, f[3], f[4] or '', f[5], true, f[6])
   end
+end
+
+-- The item will not run again: its slots are free. (A suspect keeps them: it goes on before others of its key do.)
+local function leave(item, f)
+  if f[4] then vacate(item, f[3], f[4]) end
 end
 
 for i = 2, #ARGV, 4 do
@@ -33,6 +39,7 @@ for i = 2, #ARGV, 4 do
     local alive = tonumber(redis.call('ZSCORE', k_workers(), f[9] or '') or 0) > NOW
     if f[1] == 'x' then
       redis.call('HDEL', key, 'l' .. suffix)
+      leave(item, f)
       -- Whoever cancelled it said why.
       finish(run, 'k', redis.call('HGET', key, 'er') or err, { st = 'x', np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
       outcome = 'cancelled'
@@ -40,6 +47,7 @@ for i = 2, #ARGV, 4 do
       local crashes = redis.call('HINCRBY', key, 'cr' .. suffix, 1)
       if crashes >= most then
         redis.call('HDEL', key, 'l' .. suffix)
+        leave(item, f)
         finish(run, 'f', err, { st = f[1], np = f[10], ne = f[11], pa = f[12], distributed = true }, { 'lt', '' })
         outcome = 'failed'
       else

@@ -1,12 +1,10 @@
 -- returned.lua  The hot form of commit.lua's `F c`: functions returned, with nothing pending, nobody watching and no parent waiting.
 -- KEYS root
 -- ARGV offset [run token output]...
+--- include release
 -- Many at once, as record.lua. Returns for each 1, or 0 when it is not the plain case: nothing was written for it, and commit.lua decides.
 -- All ends together are one entry of the stream: their runs' ids in a row.
-local root, out = KEYS[1], {}
-local t = redis.call('TIME')
-local us = t[1] * 1000000 + t[2] + ARGV[1] * 1000
-local now = string.format('%.0f', math.floor(us / 1000))
+local root, out, now = ROOT, {}, NOW_S
 local ended, leases, told = {}, {}, {}
 local watchers = {}
 for i = 2, #ARGV, 3 do watchers[#watchers + 1] = root .. ':wt:' .. ARGV[i] end
@@ -14,7 +12,7 @@ local watched = redis.call('EXISTS', unpack(watchers)) > 0
 for i = 2, #ARGV, 3 do
   local run, token = ARGV[i], ARGV[i + 1]
   local key = root .. ':r:' .. run
-  local v = redis.call('HMGET', key, 'l', 'st', 'np', 'pa', 'h', 'ne')
+  local v = redis.call('HMGET', key, 'l', 'st', 'np', 'pa', 'h', 'ne', 'fx', 'k', 'f')
   if v[1] ~= token or v[2] ~= 'r' or (v[3] and v[3] ~= '0') or v[4]
     or (watched and redis.call('EXISTS', root .. ':wt:' .. run) == 1) then
     out[#out + 1] = 0
@@ -24,6 +22,8 @@ for i = 2, #ARGV, 3 do
     else
       redis.call('HSET', key, 'st', 'c', 'o', ARGV[i + 2], 'ea', now, 'lt', token, 'l', '', 'rs', '')
     end
+    if v[8] then vacate(run, v[9], v[8]) end
+    if v[7] then release_run(run, v[7], v[9], v[8]) end
     leases[#leases + 1] = run
     ended[#ended + 1] = now
     ended[#ended + 1] = run
@@ -36,7 +36,7 @@ if #leases > 0 then
   redis.call('ZADD', root .. ':ended', unpack(ended))
 end
 if #told > 0 then
-  redis.call('XADD', root .. ':ev', '*', 'k', 'f', 'i', '', 'n', 'inngest/function.finished', 't', string.format('%.0f', us),
+  redis.call('XADD', root .. ':ev', '*', 'k', 'f', 'i', '', 'n', 'inngest/function.finished', 't', digits(NOW_US),
     'd', table.concat(told), 'x', '')
 end
 return out

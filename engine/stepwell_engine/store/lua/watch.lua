@@ -1,9 +1,12 @@
 -- watch.lua  Ask to be told of a run's end on a reply list. The run may not exist yet.
 -- KEYS root
 -- ARGV run watcher ttl_ms
--- Returns the status now ('' when unknown); an ended run is not watched.
+-- Returns the status now, '' when unknown, or the outcome in `oc:<run>` (longer than a status) of a run that will not be; neither
+-- that nor an ended run is watched.
 local st = redis.call('HGET', k_run(ARGV[1]), 'st')
 if st == 'c' or st == 'f' or st == 'k' then return st end
+local outcome = not st and redis.call('HVALS', k_outcome(ARGV[1]))[1]
+if outcome and outcome ~= 'open' then return outcome end
 redis.call('SADD', k_watchers(ARGV[1]), ARGV[2])
 local left = redis.call('PTTL', k_watchers(ARGV[1]))
 if left < tonumber(ARGV[3]) then redis.call('PEXPIRE', k_watchers(ARGV[1]), ARGV[3]) end

@@ -1,6 +1,6 @@
 -- A run comes into being. Its id is a function of (event, app, function), so its hash is the idempotency key of creation.
 --- include time, ready, run
--- Queued runs are gathered by queue and entered together: `enter` must be called at the end.
+-- Queued runs are gathered by queue and entered together: `enter` must be called at the end (and may be before).
 local QUEUES = {}
 local function enter()
   for _, q in pairs(QUEUES) do
@@ -12,10 +12,9 @@ local function enter()
       redis.call('ZADD', k_starts(q.fn, q.key), unpack(q.items, from, math.min(from + 999, #q.items)))
     end
     if #q.items > 0 then
-      join(k_ready_keys(q.fn), q.key)
-      join(k_ready_fns(q.lane), q.fn)
-      ring(q.lane)
+      show(q.fn, q.key, q.lane, false)
     end
+    q.created, q.items = {}, {}
   end
 end
 
@@ -49,18 +48,25 @@ local function fresh(from, to)
   return true
 end
 
-local function create(g, run, blob, created, new)
+-- `new`: known not to exist. `score`: its place in the queue where that is not its creation. `more`: further fields, flat.
+local function create(g, run, blob, created, new, score, more)
   local hash, q = k_run(run), g.q
   if not new and redis.call('EXISTS', hash) == 1 then return 0 end
-  redis.call('HSET', hash, 'st', 'q', 'f', q.fn, 'a', q.lane, 't', created, 'e', blob, 'rs', g.rs, 'qa', g.qa, unpack(g.extra))
+  score = score or created
+  local extra = g.extra
+  if more and #more > 0 then
+    for _, value in ipairs(extra) do more[#more + 1] = value end
+    extra = more
+  end
+  redis.call('HSET', hash, 'st', 'q', 'f', q.fn, 'a', q.lane, 't', score, 'e', blob, 'rs', g.rs, 'qa', g.qa, unpack(extra))
   local n = #q.created
-  q.created[n + 1] = created
+  q.created[n + 1] = string.sub(created, 1, 13)
   q.created[n + 2] = run
   if g.later then
     schedule(run, tonumber(g.start))
   else
     n = #q.items
-    q.items[n + 1] = created
+    q.items[n + 1] = score
     q.items[n + 2] = run
   end
   return 1

@@ -1,23 +1,10 @@
 -- The end of a run, whoever brings it: its own return, a failure, a cancel, a crash too many. One write: status, result, timers and
 -- waits gone, parent told, watchers told, internal events in the stream.
---- include run
-
--- Two-character shard at the end of a run id; this shard's own, taken from the root `{ns:shard}`.
-local B32 = '0123456789ABCDEFGHJKMNPQRSTVWXYZ'
-local function shard_of(run)
-  local hi = string.find(B32, string.sub(run, 25, 25), 1, true) - 1
-  local lo = string.find(B32, string.sub(run, 26, 26), 1, true) - 1
-  return hi * 32 + lo
-end
-local HERE = tonumber(string.match(ROOT, ':(%d+)}$'))
+--- include run, shard, release
 
 -- Internal events travel as a reference to the run, whose hash outlives them (the sweep waits for the streams).
 local function emit(name, run)
   redis.call('XADD', k_events(), '*', 'k', 'f', 'i', '', 'n', name, 't', digits(NOW_US), 'd', run, 'x', '')
-end
-
-local function owe(kind, a, b, c, d)
-  redis.call('XADD', k_outbox(), '*', 'k', kind, 'a', a, 'b', b, 'c', c, 'd', d)
 end
 
 local function resolve_parent(parent, status, value)
@@ -26,6 +13,22 @@ local function resolve_parent(parent, status, value)
   local f = redis.call('HMGET', k_run(run), 'st', 'p:' .. step)
   if f[1] and not ended(f[1]) and f[2] then
     complete(run, step, cmsgpack.unpack(f[2]), status, value)
+  end
+end
+
+-- One run may be the child of several invokes: of all whose events it has (batch, debounce with collect).
+local function resolve_parents(parents, status, value)
+  for parent in string.gmatch(parents, '%S+') do resolve_parent(parent, status, value) end
+end
+
+local function tell_watchers(run)
+  local watchers = redis.call('SMEMBERS', k_watchers(run))
+  if #watchers > 0 then
+    for _, watcher in ipairs(watchers) do
+      redis.call('RPUSH', k_reply(watcher), run)
+      redis.call('PEXPIRE', k_reply(watcher), 600000)
+    end
+    redis.call('DEL', k_watchers(run))
   end
 end
 
@@ -38,6 +41,7 @@ local function drop_root(run)
     dequeue(run, f[2], f[3] or '', f[4])
   elseif f[5] and f[5] ~= '' then
     redis.call('ZREM', k_leases(), run)
+    if f[3] then vacate(run, f[2], f[3]) end
     tell(f[6], 'c' .. run)
   end
 end
@@ -53,7 +57,10 @@ end
 local function drop_pendings(run)
   local key = k_run(run)
   drop_root(run)
-  local all = redis.call('HGETALL', key)
+  local all, at = redis.call('HGETALL', key), {}
+  for i = 1, #all, 2 do
+    if all[i] == 'f' or all[i] == 'k' then at[all[i]] = all[i + 1] end
+  end
   for i = 1, #all, 2 do
     local name = all[i]
     local kind = string.sub(name, 1, 2)
@@ -62,6 +69,7 @@ local function drop_pendings(run)
     elseif kind == 'l:' and all[i + 1] ~= '' then
       local step = string.sub(name, 3)
       redis.call('ZREM', k_leases(), run .. ':' .. step)
+      if at.k then vacate(run .. ':' .. step, at.f, at.k) end
       tell(redis.call('HGET', key, 'w:' .. step), 'c' .. run)
       -- A heartbeat that finds its token would put the lease back.
       redis.call('HDEL', key, name)
@@ -83,13 +91,8 @@ local function finish(run, to, payload, f, extra)
     if to == 'k' then emit('inngest/function.cancelled', run) end
     emit('inngest/function.finished', run)
   end
-  if f.pa then resolve_parent(f.pa, to == 'c' and 'v' or 'e', payload) end
-  local watchers = redis.call('SMEMBERS', k_watchers(run))
-  if #watchers > 0 then
-    for _, watcher in ipairs(watchers) do
-      redis.call('RPUSH', k_reply(watcher), run)
-      redis.call('PEXPIRE', k_reply(watcher), 600000)
-    end
-    redis.call('DEL', k_watchers(run))
-  end
+  if f.pa then resolve_parents(f.pa, to == 'c' and 'v' or 'e', payload) end
+  local undo = redis.call('HMGET', key, 'fx', 'f', 'k')
+  if undo[1] then release_run(run, undo[1], undo[2], undo[3]) end
+  tell_watchers(run)
 end

@@ -1,7 +1,7 @@
 -- A run's hash. Statuses and the transitions between them (stepwell/records.py has the same table; `move` asserts it):
 --   q queued → r running → c completed | f failed | k cancelled;  q, r → x cancelling → k;  q → k
 -- Root states (rs): q in a queue · d in `due` · l leased · p parked (only a delivery or timer wakes it) · '' ended.
---- include time, ready
+--- include time, ready, schedule
 local LEGAL = {
   q = { q = true, r = true, x = true, k = true, f = true },
   r = { r = true, x = true, c = true, f = true, k = true },
@@ -39,17 +39,6 @@ local function tell(worker, message)
   local list = k_control(worker)
   redis.call('RPUSH', list, message)
   redis.call('PEXPIRE', list, 3600000)
-end
-
--- Put a due time in, and wake a coordinator that means to sleep past it. `wake` may name a moment whose coordinator died: then the
--- others look by themselves within their longest block (5 s).
-local function schedule(item, due)
-  redis.call('ZADD', k_due(), due, item)
-  local wake = tonumber(redis.call('GET', k_wake()))
-  if not wake or due < wake then
-    redis.call('SET', k_wake(), due)
-    redis.call('XADD', k_events(), '*', 'k', 'w', 'i', '', 'n', '', 't', digits(NOW_US), 'd', '', 'x', '')
-  end
 end
 
 -- Something arrived for the run. A parked root is queued; a leased one hears of it through its worker, or at its suspend, which

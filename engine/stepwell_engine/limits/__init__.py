@@ -1,0 +1,1 @@
+"""Flow control: one module for each option, with its part of the scripts beside it."""

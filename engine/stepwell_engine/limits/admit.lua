@@ -1,0 +1,38 @@
+-- Which of the runs asked for come into being, in order: idempotency → debounce | batch (the rest when their window closes) →
+-- rate limit → singleton → run. A decision is made once for an event and function: it leaves the event's run, or its outcome in
+-- `oc:<event>`. flow is '' for a plain run, else a cmsgpack map:
+--   id idempotency key · db {id, period, timeout, collect} · bt {id, max_size, timeout} · rl {id, limit, period} · sg {id, mode, grace}
+--   ts the event's time, ms · pr ms by which its runs go ahead · fx, wn fields of the run · v '1' for an invoke · q '1': its skip is told to nobody
+--- include limits/debounce, limits/batch
+local function admit(c)
+  if decided(c) then return end
+  local flow = c.flow
+  local other = flow.id and keyed_run(flow.id)
+  if other then return refuse(c, 'duplicate', other) end
+  if flow.db then return debounce(c) end
+  if flow.bt then return batch(c) end
+  if start(c) == 1 and flow.id then hold_key(flow.id, c.run) end
+end
+
+-- ARGV from `at`: [fn lane start noemit parent key count [run blob created flow]...]...; `enter` must be called afterwards.
+local function admit_all(at)
+  while ARGV[at] do
+    local fn, lane, from, noemit, parent, key = unpack(ARGV, at, at + 5)
+    local g
+    local n = tonumber(ARGV[at + 6])
+    for o = at + 7, at + 3 + n * 4, 4 do
+      local run, blob, created, flow = unpack(ARGV, o, o + 3)
+      if flow == '' then
+        g = g or group(fn, lane, from, noemit, parent, key)
+        if create(g, run, blob, created) == 1 then STARTED[#STARTED + 1] = fn end
+      else
+        flow = cmsgpack.unpack(flow)
+        admit({
+          fn = fn, lane = lane, start = from, noemit = noemit, parent = parent, key = key, run = run, blob = blob, created = created,
+          flow = flow, ts = flow.ts, event = string.sub(blob, 1, 26),
+        })
+      end
+    end
+    at = at + 7 + n * 4
+  end
+end

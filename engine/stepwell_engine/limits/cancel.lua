@@ -1,0 +1,84 @@
+-- `Cancel`: what an event of a name must meet to cancel the run. Registrations lie in the index of waits (`wi:<name>`), under paths of their
+-- own (`~` before the path), as members `<prefix><run>:!<i>`; each is the run's field `cn:<i>` = cmsgpack { since us, until us (0 = none), name,
+-- prefix, path, details }. They come with the run, in the same write, and go with its end, however it ends.
+-- Only events accepted from `since` on count. One of them may have been handled before this run came to be: a name that a Cancel uses is
+-- remembered (recent.py) before its registrations are looked up, so either that look finds the registration, or `look_back` finds the event.
+-- Then the run is held: it stays in `due` (rs d) until every look-back has been answered, so it can't begin, and end, before the cancel that
+-- was first. Its field `hd` = the look-backs' entries in the stream of events; there as long as it is held.
+--- include time, schedule, ready
+local HELD_MS = 5000
+
+-- Asks for a look at the events already remembered, one of each cancel that may have any; the entries, nil where none has.
+-- cancels: { name, prefix, path, timeout ms (0 = none), details }...; accepted: when the run's event was accepted, us.
+local function look_back(run, cancels, accepted)
+  local entries = {}
+  for i, c in ipairs(cancels) do
+    if redis.call('ZCOUNT', k_recent(c[1]), digits(tonumber(accepted) + 1), '+inf') > 0 then
+      entries[#entries + 1] = redis.call('XADD', k_events(), '*', 'k', 'l', 'i', '', 'n', c[1], 't', digits(NOW_US), 'd', run .. ':!' .. i - 1, 'x', '')
+    end
+  end
+  return entries[1] and table.concat(entries, ' ')
+end
+
+-- Its moment in `due` has come: no answer was heard of. It is held on while one is still to come, which the stream knows: an entry is
+-- deleted after its answer, or when it is given up. So a lost answer costs HELD_MS, and a late one lets nothing through.
+local function still_held(run, entries)
+  local left = {}
+  for entry in string.gmatch(entries, '%S+') do
+    if #redis.call('XRANGE', k_events(), entry, entry) > 0 then left[#left + 1] = entry end
+  end
+  if #left == 0 then
+    redis.call('HDEL', k_run(run), 'hd')
+    return false
+  end
+  redis.call('HSET', k_run(run), 'hd', table.concat(left, ' '))
+  schedule(run, NOW + HELD_MS)
+  return true
+end
+
+-- A look-back found nothing that cancels the run: with the last of them it is let go, into its queue or to the time its event names.
+local function let_go(run, entry)
+  local key = k_run(run)
+  local f = redis.call('HMGET', key, 'hd', 'rs', 'f', 'k', 'a', 't', 'qa')
+  if not f[1] then return 0 end
+  local left = {}
+  for other in string.gmatch(f[1], '%S+') do
+    if other ~= entry then left[#left + 1] = other end
+  end
+  if #left > 0 then
+    redis.call('HSET', key, 'hd', table.concat(left, ' '))
+    return 0
+  end
+  redis.call('HDEL', key, 'hd')
+  if f[2] == 'd' and tonumber(f[7]) <= NOW then
+    redis.call('ZREM', k_due(), run)
+    redis.call('HSET', key, 'rs', 'q')
+    enqueue(run, f[3], f[4] or '', f[5], false, f[6])
+  end
+  return 1
+end
+
+local function register_cancels(run, cancels, accepted)
+  local since = tonumber(accepted) + 1
+  for i, c in ipairs(cancels) do
+    local name, prefix, path, timeout, details = unpack(c)
+    local step = '!' .. i - 1
+    local until_us = timeout > 0 and since + timeout * 1000 or 0
+    redis.call('HSET', k_run(run), 'cn:' .. i - 1, cmsgpack.pack({ since, until_us, name, prefix, path, details }))
+    redis.call('ZADD', k_waits(name), 0, prefix .. run .. ':' .. step)
+    redis.call('HINCRBY', k_wait_paths(name), path, 1)
+  end
+end
+
+local function release_cancels(run)
+  local key = k_run(run)
+  for i, record in ipairs(redis.call('HMGET', key, 'cn:0', 'cn:1', 'cn:2', 'cn:3', 'cn:4')) do
+    if record then
+      local _, _, name, prefix, path = unpack(cmsgpack.unpack(record))
+      redis.call('ZREM', k_waits(name), prefix .. run .. ':!' .. i - 1)
+      local paths = k_wait_paths(name)
+      if redis.call('HINCRBY', paths, path, -1) <= 0 then redis.call('HDEL', paths, path) end
+    end
+  end
+  redis.call('HDEL', key, 'hd', 'cn:0', 'cn:1', 'cn:2', 'cn:3', 'cn:4')
+end

@@ -1,0 +1,141 @@
+"""Cancel: events that end a run, found by value.
+
+Each entry is registered as its run is created, bound to the run's event: in the index of waits, under the value that its first equality
+asks for, so an event finds the runs it may cancel without looking at others (limits/cancel.lua). An entry that can't match for this run (an
+equality with a missing field) is left out. An event counts when it was accepted after the run's own, and within `timeout` of it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Self
+
+from stepwell.errors import ExpressionError
+from stepwell.serde.values import pack, unpack
+from stepwell_engine import luapack
+from stepwell_engine.expressions import compile, index_key  # noqa: A004
+from stepwell_engine.expressions.values import FaultError
+from stepwell_engine.limits.event_keys import EventKeys, Fields
+
+OPTION = "cancel"
+PATH_MARK: Final = "~"
+"""Before a path in the index of waits: registrations and waits are looked up apart, and registrations first."""
+STEP_MARK: Final = "!"
+GRACE_MS: Final = 10_000
+"""What a running run has to end by itself once an event cancels it."""
+
+MAX_SPAN_MS: Final = 604_800_000
+
+_ANY_VALUE: Final = "0" * 16
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOn:
+    """One `Cancel(event, if_exp= | match=, timeout=)`; `timeout_ms` 0 = none."""
+
+    event: str
+    expression: str | None
+    timeout_ms: int
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Self:
+        """An entry of the option in a function's config."""
+        match = entry.get("match")
+        text = entry.get("if") if match is None else f"event.{match} == async.{match}"
+        return cls(
+            str(entry["event"]), None if text is None else str(text), int(entry.get("timeout") or 0)
+        )
+
+    def bind(self, keys: EventKeys, fields: Callable[[], Fields]) -> list[Any] | None:
+        """What limits/cancel.lua registers for a run of this event; None if nothing can match."""
+        if self.expression is None:
+            return [self.event, PATH_MARK + "\0" + _ANY_VALUE, PATH_MARK, self.timeout_ms, b""]
+        try:
+            program = compile(self.expression)
+        except ExpressionError as error:
+            keys.fault(OPTION, str(error))
+            return None
+        bound = program.bind(fields())
+        if bound is None:
+            return None
+        path, key = "", _ANY_VALUE
+        if bound:
+            path, value = bound[0]
+            try:
+                key = (index_key(value) or b"").decode()
+            except FaultError:
+                return None
+        # What the index has answered need not be kept, nor asked again.
+        details: dict[str, Any] = {}
+        if len(bound) > 1:
+            details["values"] = [[where, value] for where, value in bound[1:]]
+        if program.residual:
+            details |= {"residual": True, "expression": self.expression}
+        packed = pack(details) if details else b""
+        return [
+            self.event, f"{PATH_MARK}{path}\0{key}", PATH_MARK + path, self.timeout_ms, packed,
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cancels:
+    """The `cancel=[...]` of a function. `span_ms`: how long after its event a run may still come to be (a debounce)."""
+
+    entries: tuple[CancelOn, ...]
+    span_ms: int
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Self | None:
+        """The option in a function's config."""
+        found = config.get(OPTION)
+        if not found:
+            return None
+        debounce: Mapping[str, Any] = config.get("debounce") or {}
+        # Without a timeout events that are older by their own time can put its end off for as long as they come.
+        span = debounce.get("timeout") or MAX_SPAN_MS if debounce else 0
+        return cls(tuple(CancelOn.read(entry) for entry in found), int(span))
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The events' names."""
+        return frozenset(entry.event for entry in self.entries)
+
+    def admit(self, keys: EventKeys, fields: Callable[[], Fields]) -> list[list[Any]]:
+        """What admit.lua needs of it: the registrations of a run of this event."""
+        bound = (entry.bind(keys, fields) for entry in self.entries)
+        return [registration for registration in bound if registration is not None]
+
+
+class Registration(NamedTuple):
+    """A run's field `cn:<i>`. Microseconds; `until` 0 = as long as the run lives. `details` as of a wait.
+
+    `path` and `prefix` are its place in the index, which alone tells of its first equality.
+    """
+
+    since: int
+    until: int
+    name: str
+    prefix: bytes
+    path: str
+    details: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, record: bytes) -> Self:
+        """Raises ValueError, TypeError for what is none."""
+        since, until, name, prefix, path, details = luapack.read(record)
+        found: Mapping[str, Any] = unpack(details) if details else {}
+        return cls(int(since), int(until), name.decode(), prefix, path.decode(), found)
+
+    def covers(self, name: str, us: int, skew_us: int = 0) -> bool:
+        """Whether an event of that name and accept time counts."""
+        if us == self.since - 1:
+            return False  # sent in one call with the run's own event, whatever the clocks
+        in_time = not self.until or us <= self.until
+        return self.name == name and us + skew_us >= self.since and in_time
+
+
+def reason(name: str, event_id: str) -> bytes:
+    """The `er` of a run that an event cancelled."""
+    message = f"cancelled by event {name!r} ({event_id})"
+    return pack(
+        {"code": "run_cancelled", "name": "RunCancelledError", "message": message, "stack": None}
+    )

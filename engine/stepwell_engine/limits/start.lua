@@ -1,0 +1,45 @@
+-- A candidate becomes a run, unless its rate limit or its singleton key forbids: the last part of an admission, and of a window's close.
+--- include create, cancel, limits/outcome, limits/idempotency, limits/rate_limit, limits/singleton, limits/cancel, limits/timeouts
+local STARTED = {} -- function numbers of the runs that this script created
+local REPLACED = 'a newer run of its singleton key began'
+
+-- Returns 1, or 0 when no run begins. In either case the candidate is decided.
+local function start(c)
+  local flow, run = c.flow, c.run
+  local lock = flow.sg
+  local holder = lock and lock_holder(lock[1])
+  if flow.rl and over_rate(flow.rl) then return refuse(c, 'rate_limited', '') end
+  if holder and lock[2] == 'skip' then return refuse(c, 'skipped', holder) end
+  local more = c.more or {}
+  local function put(name, value)
+    more[#more + 1] = name
+    more[#more + 1] = value
+  end
+  if flow.fx then put('fx', flow.fx) end
+  if flow.wn then put('wn', flow.wn) end
+  if lock then put('sg', lock[1]) end
+  if flow.to then
+    put('tb', flow.to[1])
+    put('tf', flow.to[2])
+  end
+  local score = (c.window and NOW or tonumber(c.created)) - (flow.pr or 0)
+  local g = group(c.fn, c.lane, c.start, c.noemit, c.parent, c.key)
+  local looks = flow.cn and look_back(run, flow.cn, flow.us)
+  if looks then
+    put('hd', looks)
+    if not g.later then g.later, g.rs, g.start = true, 'd', NOW + HELD_MS end
+  end
+  create(g, run, c.blob, c.created, true, string.format('%.3f', score), more)
+  if flow.rl then count_start(flow.rl, run) end
+  if lock then take_lock(lock[1], run) end
+  if flow.to then begin_start_timeout(run, flow.to[1], math.max(c.window and NOW or tonumber(c.created), tonumber(c.start))) end
+  if flow.cn then register_cancels(run, flow.cn, flow.us) end
+  if holder then
+    -- Runs of this very call are not in their queues yet, and what is cancelled must be found there.
+    enter()
+    local f = redis.call('HMGET', k_run(holder), unpack(CANCEL_FIELDS))
+    cancel_run(holder, f, cmsgpack.pack({ code = 'run_cancelled', name = 'RunCancelledError', message = REPLACED }), lock[3])
+  end
+  STARTED[#STARTED + 1] = c.fn
+  return 1
+end

@@ -1,0 +1,18 @@
+-- `Timeouts`: the moments at which a run is cancelled, as items of `due`: `<run>:<` unless it has begun by then, `<run>:>` unless it has ended.
+-- Run fields, of every run whose function has any: tb, tf = the two spans in ms, 0 = none. Invariants: `<run>:<` is in `due` if and only if
+-- tb > 0 and the run is queued for the first time; `<run>:>` if and only if tf > 0 and it has begun and neither ended nor passed that moment.
+--- include schedule
+-- As the run is created; `from`: when it could begin, ms.
+local function begin_start_timeout(run, ms, from)
+  if ms > 0 then schedule(run .. ':<', from + ms) end
+end
+
+-- At the first lease; `ms` is the run's `tf`.
+local function begin_finish_timeout(run, ms)
+  redis.call('ZREM', k_due(), run .. ':<')
+  if tonumber(ms) > 0 then schedule(run .. ':>', NOW + ms) end
+end
+
+local function release_timeouts(run)
+  redis.call('ZREM', k_due(), run .. ':<', run .. ':>')
+end

@@ -1,0 +1,18 @@
+-- Bells, and indexes by virtual time.
+-- One ring at most waits in a bell: whoever takes it and leaves work behind rings again (lease.lua), so a burst wakes a chain of
+-- idle workers and a busy system pays nothing.
+local RUNG = {}
+local function ring(lane)
+  if RUNG[lane] then return end
+  RUNG[lane] = true
+  local bell = k_bell(lane)
+  if redis.call('LLEN', bell) == 0 then redis.call('RPUSH', bell, '1') end
+end
+
+-- A newcomer's tag is one turn after the head's: ahead of nobody already waiting for longer, and never behind a hot key's tail. `first`: the tag
+-- where nobody is.
+local function join(index, member, first)
+  if redis.call('ZSCORE', index, member) then return end
+  local head = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', index, head[2] and head[2] + 1 or first or 0, member)
+end

@@ -1,0 +1,103 @@
+"""What the transitions take and give: events, runs, leases, and how the scripts spell them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+Arg = bytes | str | int | float
+
+
+class NewEvent(NamedTuple):
+    """An event on its way into a stream. `kind`: u user · v invoked (extra = target). `id_hash` '' = no de-duplication."""
+
+    name: str
+    encoded: bytes
+    entropy: str
+    id_hash: str = ""
+    kind: str = "u"
+    extra: bytes = b""
+
+
+class NewRun(NamedTuple):
+    """A run to create: where it goes, what it was started by, and when it may start (ms, 0 = now)."""
+
+    run_id: str
+    number: str
+    lane: str
+    blob: bytes
+    start_ms: int
+    created_ms: int
+    no_emit: bool = False
+    parent: str = ""
+    key: str = ""
+    flow: bytes = b""
+    """what its function's flow control asks of admit.lua, packed; empty: it is simply created"""
+    order: int = 0
+    """its place among those of the same ms, 0-999"""
+
+
+# What runs of one kind share: number, lane, start_ms, no_emit, parent, key.
+_KIND = itemgetter(1, 2, 4, 6, 7, 8)
+
+
+def run_args(runs: Sequence[NewRun], *, flow: bool = False) -> list[Arg]:
+    """Runs as fanout.lua takes them, or with `flow` admit.lua: consecutive ones of one kind under one head."""
+    args: list[Arg] = []
+    for (number, lane, start, no_emit, parent, key), group in groupby(runs, _KIND):
+        many = list(group)
+        args += (number, lane, start, "1" if no_emit else "", parent, key, len(many))
+        for run in many:
+            place = f"{run.created_ms}.{run.order:03d}" if run.order else run.created_ms
+            args += (run.run_id, run.blob, place)
+            if flow:
+                args.append(run.flow)
+    return args
+
+
+class Leased(NamedTuple):
+    """One leased item: `step` is '' for the root. `fields` is the run's hash, empty when it must be read apart."""
+
+    run_id: str
+    step: str
+    token: str
+    suspect: bool
+    fields: dict[bytes, bytes]
+
+
+class Expired(NamedTuple):
+    """A lease past its time."""
+
+    item: str
+    token: str
+    number: str
+    worker: str
+    alive: bool
+    suspect: bool
+    crashes: int
+    started: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DueReply:
+    """What due.lua did and when to call it again (ms, None = nothing scheduled). `ticks`: functions whose cron ticks are due.
+
+    `windows`: debounces and batches that are over, for `close`.
+    """
+
+    handled: int
+    late_ms: int
+    next_due: float | None
+    next_expiry: float | None
+    now_ms: int
+    ticks: tuple[str, ...] = ()
+    windows: tuple[str, ...] = ()
+
+
+def leased(item: list[Any]) -> Leased:
+    """Parse one reply row of lease.lua."""
+    name: str = item[0].decode()
+    flat: list[bytes] = item[3]
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    return Leased(name[:26], name[27:], item[1].decode(), item[2] == b"1", fields)

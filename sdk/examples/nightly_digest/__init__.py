@@ -1,0 +1,1 @@
+"""A mail every morning to each user with news: cron, fan-out, batch."""

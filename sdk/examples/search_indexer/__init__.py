@@ -1,0 +1,1 @@
+"""A search index that follows documents while they are edited."""

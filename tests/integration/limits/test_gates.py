@@ -1,0 +1,363 @@
+"""Concurrency and throttle through the whole engine, on one shard and on four: nothing above a limit, nothing held back without one."""
+
+import asyncio
+from collections import Counter, defaultdict
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+
+from stepwell import Concurrency, Event, Priority, Throttle, TriggerEvent
+from stepwell.client import Client
+from stepwell.records import RunStatus
+from stepwell_workers.worker import Worker
+from tests.support.runs import until
+
+pytestmark = pytest.mark.anyio
+
+EVENT = "shop/order"
+GO = TriggerEvent(EVENT)
+TENANT = "event.data.tenant"
+
+
+@pytest.fixture(params=[1, 4])
+def engines(request, stepwell_engine):
+    """Engines on one shard, and on four."""
+    return partial(stepwell_engine, shards=request.param)
+
+
+class Gauge:
+    """How many of each name are at work, and the most there ever were. `open` lets them end."""
+
+    def __init__(self) -> None:
+        self.now, self.most = Counter[str](), Counter[str]()
+        self.order: list[int] = []
+        self.open = asyncio.Event()
+
+    @asynccontextmanager
+    async def at_work(self, *names):
+        self.order.append(names[0])
+        for name in names:
+            self.now[name] += 1
+            self.most[name] = max(self.most[name], self.now[name])
+        try:
+            await self.open.wait()
+            await asyncio.sleep(0.002)
+            yield
+        finally:
+            for name in names:
+                self.now[name] -= 1
+
+    async def reaches(self, name, count):
+        await until(lambda: self.now[name] >= count)
+        # Whoever could still come would come now.
+        await asyncio.sleep(0.1)
+        assert self.now[name] == count
+
+
+def orders(count, **data):
+    return [Event(EVENT, {"n": n, **data}) for n in range(count)]
+
+
+async def completed(engine, ids):
+    runs = [await engine.wait(each, timeout=30) for each in ids]
+    assert {run.status for run in runs} == {RunStatus.COMPLETED}
+    return runs
+
+
+@pytest.fixture
+def gauge():
+    return Gauge()
+
+
+async def test_a_limit_per_key(client, engines, gauge):
+    @client.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(limit=2, key=TENANT))
+    async def f(ctx):
+        async with gauge.at_work(ctx.event.data.get("tenant", "none")):
+            pass
+
+    async with engines(client) as engine:
+        ids = await engine.send([*orders(7, tenant="a"), *orders(5, tenant="b"), *orders(3)])
+        for name in ("a", "b", "none"):
+            await gauge.reaches(name, 2)
+        gauge.open.set()
+        await completed(engine, ids)
+    assert gauge.most == {"a": 2, "b": 2, "none": 2}
+
+
+async def test_false_turns_it_off_and_null_is_a_key(client, engines, gauge):
+    entry = Concurrency(limit=1, key="event.data.free ? false : event.data.tenant")
+
+    @client.create_function(fn_id="f", trigger=GO, concurrency=entry)
+    async def f(ctx):
+        async with gauge.at_work("free" if ctx.event.data["free"] else "null"):
+            pass
+
+    async with engines(client) as engine:
+        ids = await engine.send(
+            [
+                *orders(4, free=True, tenant="a"),
+                *orders(2, free=False, tenant=None),
+                *orders(2, free=False),
+            ]
+        )
+        await gauge.reaches("free", 4)
+        await gauge.reaches("null", 1)
+        gauge.open.set()
+        await completed(engine, ids)
+    assert gauge.most["null"] == 1
+
+
+async def test_no_limit(client, engines, gauge):
+    @client.create_function(fn_id="f", trigger=GO, concurrency=0)
+    async def f(ctx):
+        async with gauge.at_work("f"):
+            pass
+
+    async with engines(client) as engine:
+        ids = await engine.send(orders(20))
+        await gauge.reaches("f", 20)
+        gauge.open.set()
+        await completed(engine, ids)
+
+
+async def test_two_limits(client, engines, gauge):
+    both = [Concurrency(limit=5), Concurrency(limit=2, key=TENANT)]
+
+    @client.create_function(fn_id="f", trigger=GO, concurrency=both)
+    async def f(ctx):
+        async with gauge.at_work("all", ctx.event.data["tenant"]):
+            pass
+
+    async with engines(client) as engine:
+        ids = await engine.send([e for t in "abcd" for e in orders(4, tenant=t)])
+        await gauge.reaches("all", 5)
+        gauge.open.set()
+        await completed(engine, ids)
+    assert gauge.most["all"] == 5
+    assert max(gauge.most[t] for t in "abcd") == 2
+
+
+async def test_a_sleeping_run_keeps_its_slot_at_level_run_only(client, engines):
+    begun = defaultdict[str, list[int]](list)
+
+    def define(name, level):
+        entry = Concurrency(limit=1, level=level)
+
+        @client.create_function(fn_id=name, trigger=GO, concurrency=entry)
+        async def f(ctx):
+            if ctx.event.data["n"] not in begun[name]:
+                begun[name].append(ctx.event.data["n"])
+            await ctx.step.sleep("nap", "1h")
+
+    define("whole", "run")
+    define("steps", "step")
+    async with engines(client) as engine:
+        await engine.send(orders(3))
+        await engine.settle()
+        assert (len(begun["whole"]), len(begun["steps"])) == (1, 3)
+        await engine.advance("61m")
+        assert len(begun["whole"]) == 2
+        await engine.advance("2h")
+        assert len(begun["whole"]) == 3
+        assert not await engine.runs(status=RunStatus.RUNNING)
+
+
+async def test_a_cancelled_run_leaves_its_slot(client, engines):
+    begun = []
+
+    @client.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(limit=1, level="run"))
+    async def f(ctx):
+        if ctx.run_id not in begun:
+            begun.append(ctx.run_id)
+        await ctx.step.sleep("nap", "1h")
+
+    async with engines(client) as engine:
+        ids = await engine.send(orders(4))
+        await engine.settle()
+        runs = [(await engine.event(each)).outcomes[0].run_id for each in ids]
+        waiting = [run for run in runs if run not in begun]
+        # The one that holds it, and one that waits for it.
+        await engine.client.cancel_run(begun[0])
+        await engine.client.cancel_run(next(run for run in waiting if run not in begun))
+        await engine.advance("3h")
+        assert len(begun) >= 3
+        ended = Counter(run.status for run in await engine.runs())
+        assert ended == {RunStatus.COMPLETED: 2, RunStatus.CANCELLED: 2}
+
+
+async def test_a_limit_shared_by_functions_and_apps(client, engines, gauge):
+    other = Client(app_id="depot")
+    shared = Concurrency(limit=3, key="'printer'", scope="env")
+
+    def define(app, name):
+        @app.create_function(fn_id=name, trigger=GO, concurrency=shared)
+        async def f(ctx):
+            async with gauge.at_work("printer", name):
+                pass
+
+    for app, name in ((client, "one"), (client, "two"), (other, "three"), (other, "four")):
+        define(app, name)
+    async with engines([client, other]) as engine:
+        await engine.send(orders(10))
+        await gauge.reaches("printer", 3)
+        gauge.open.set()
+        await engine.settle(patience=30)
+        runs = await engine.runs()
+        assert Counter(run.status for run in runs) == {RunStatus.COMPLETED: 40}
+    assert gauge.most["printer"] == 3
+    assert len(gauge.order) == 40
+
+
+@asynccontextmanager
+async def registered_again(engine, client, shards):
+    """A deploy: another worker, with what `client` says now."""
+    how = {"namespace": engine.namespace, "shards": shards, "clock": engine.clock}
+    async with client.bound(redis_url=engine.url, **how):
+        worker = Worker([client], url=engine.url, concurrency=100, **how)
+        await worker.start()
+        try:
+            yield
+        finally:
+            await worker.stop()
+
+
+@pytest.mark.parametrize("scope", ["fn", "account"])
+async def test_a_changed_limit_holds_for_what_is_queued(engines, gauge, scope):
+    def app(limit):
+        made = Client(app_id="shop")
+        entry = Concurrency(limit=limit, key="'all'", scope=scope)
+
+        @made.create_function(fn_id="f", trigger=GO, concurrency=entry)
+        async def f(ctx):
+            async with gauge.at_work("f"):
+                pass
+
+        return made
+
+    shards = engines.keywords["shards"]
+    async with engines(app(1)) as engine:
+        ids = await engine.send(orders(12))
+        await gauge.reaches("f", 1)
+        async with registered_again(engine, app(4), shards):
+            await gauge.reaches("f", 4)
+            async with registered_again(engine, app(2), shards):
+                # What began keeps its slot; nobody comes after it before there are less than two.
+                await asyncio.sleep(0.3)
+                assert gauge.now["f"] == 4
+                gauge.most.clear()
+                gauge.open.set()
+                await until(lambda: gauge.now["f"] <= 2)
+                gauge.most.clear()
+                await completed(engine, ids)
+                assert gauge.most["f"] <= 2
+
+
+async def test_each_branch_holds_a_slot(client, engines, gauge):
+    @client.create_function(fn_id="f", trigger=GO, concurrency=3)
+    async def f(ctx):
+        async def branch(n):
+            async with gauge.at_work("branch"):
+                return n
+
+        steps = (lambda n=n: ctx.step.run(f"b{n}", branch, n) for n in range(8))
+        return sum(await ctx.group.parallel(tuple(steps)))
+
+    async with engines(client) as engine:
+        ids = await engine.send(orders(2))
+        await gauge.reaches("branch", 3)
+        gauge.open.set()
+        assert [run.output for run in await completed(engine, ids)] == [28, 28]
+    assert gauge.most["branch"] == 3
+
+
+async def test_turns_by_weight(client, engines, gauge):
+    weighted = [
+        Concurrency(limit=1),
+        Concurrency(limit=9, key=TENANT, weight="event.data.tenant == 'pro' ? 3 : 1"),
+    ]
+
+    @client.create_function(fn_id="f", trigger=GO, concurrency=weighted)
+    async def f(ctx):
+        async with gauge.at_work(ctx.event.data["tenant"]):
+            pass
+
+    async with engines(client) as engine:
+        ids = await engine.send([*orders(30, tenant="free"), *orders(30, tenant="pro")])
+        await until(lambda: gauge.order)
+        await engine_idle(engine, ids)
+        gauge.open.set()
+        await completed(engine, ids)
+    taken = Counter(gauge.order[2:38])
+    assert 25 <= taken["pro"] <= 29, taken
+
+
+async def engine_idle(engine, ids):
+    """All events have become runs."""
+    for each in ids:
+        await engine.event(each)
+
+
+async def test_priority_goes_first(client, engines, gauge):
+    @client.create_function(
+        fn_id="f", trigger=GO, concurrency=1, priority=Priority(run="event.data.urgent")
+    )
+    async def f(ctx):
+        async with gauge.at_work(ctx.event.data["urgent"]):
+            pass
+
+    async with engines(client) as engine:
+        first = await engine.send(Event(EVENT, {"urgent": 0}))
+        await until(lambda: gauge.order)
+        later = await engine.send([Event(EVENT, {"urgent": u}) for u in (-60, 0, 60, 600)])
+        await engine_idle(engine, later)
+        gauge.open.set()
+        await completed(engine, [*first, *later])
+    assert gauge.order == [0, 600, 60, 0, -60]
+
+
+async def test_a_killed_worker_blocks_nobody_for_long(client, engines, gauge):
+    @client.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(limit=2, key=TENANT))
+    async def f(ctx):
+        async with gauge.at_work(ctx.event.data["tenant"]):
+            pass
+
+    async with engines(client) as engine:
+        ids = await engine.send([*orders(4, tenant="a"), *orders(3, tenant="b")])
+        await gauge.reaches("a", 2)
+        await gauge.reaches("b", 2)
+        await engine.kill_worker()
+        await until(lambda: not gauge.now["a"] and not gauge.now["b"])
+        gauge.most.clear()
+        gauge.open.set()
+        await engine.start_worker()
+        await engine.advance("1m")
+        await completed(engine, ids)
+    assert max(gauge.most.values()) <= 2
+
+
+async def test_a_throttle_with_burst_in_every_window(client, engines):
+    starts = defaultdict[str, list[tuple[int, int]]](list)
+    throttle = Throttle(limit=6, period="1m", burst=3, key=TENANT)
+
+    @client.create_function(fn_id="f", trigger=GO, throttle=throttle)
+    async def f(ctx):
+        if ctx.event.data["n"] not in [n for n, _ in starts[ctx.event.data["tenant"]]]:
+            moment = (ctx.event.data["n"], engine.clock.now_ms())
+            starts[ctx.event.data["tenant"]].append(moment)
+        await ctx.step.sleep("nap", "7s")
+
+    async with engines(client) as engine:
+        ids = await engine.send([*orders(10, tenant="a"), *orders(5, tenant="b")])
+        await engine.settle()
+        assert (len(starts["a"]), len(starts["b"])) == (3, 3)
+        await engine.advance("3m")
+        await completed(engine, ids)
+    interval = 10_000
+    for times in starts.values():
+        moments = [at for _, at in times]
+        for i, first in enumerate(moments):
+            for j, last in enumerate(moments[i:], 1):
+                # A worker notes a start some milliseconds after its lease.
+                assert j <= throttle.burst + (last - first + 250) // interval
+        assert moments[-1] - moments[0] <= (len(moments) - throttle.burst) * interval + 1_000

@@ -1,0 +1,264 @@
+"""Shards with gated functions to drive by hand, and what must be true of them whatever happens.
+
+The oracle looks at leases and runs only, never at the scripts' own account of slots: a lease is live while it is in `lease`,
+a run holds its slots from its first lease to its end.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from stepwell.clock import VirtualClock
+from stepwell.serde import pack
+from stepwell_engine.audit_gates import gates_of
+from stepwell_engine.store.nodes import Server
+from stepwell_engine.store.transitions import Arg, Leased, NewRun
+from tests.support.audit import assert_sound
+from tests.support.shard import Shard
+
+SHARED = "shared0000000000"
+
+
+def gate(kind: str, place: str, name: str) -> str:
+    """One gate of a queue key."""
+    return f"{kind}{place}{name:_<16}"
+
+
+@dataclass
+class Config:
+    """What one function's gates allow; None = nothing said."""
+
+    limits: list[int | None] = field(default_factory=lambda: [2, 2])
+    interval_us: int | None = None
+    burst: int = 1
+
+    def limit(self, part: str) -> int | None:
+        return 1 if part[0] == "s" else self.limits[int(part[1])]
+
+
+class Live(NamedTuple):
+    """A run as created: where, of which function, in which queue."""
+
+    shard: int
+    fn: str
+    key: str
+
+
+class World:
+    """`shards` shards of one server; function `n` lives on shard `(n - 1) % shards`."""
+
+    def __init__(self, server: Server, shards: int, functions: int, *, strict: bool) -> None:
+        clock = VirtualClock()
+        self.clock = clock
+        self.server = server
+        self.shards = [Shard(server, n, clock, strict) for n in range(shards)]
+        self.configs = {str(n + 1): Config() for n in range(functions)}
+        self.version = 1
+        self.runs: dict[str, Live] = {}
+        self.held: list[tuple[int, Leased]] = []
+        self.mail: list[tuple[int, dict[str, bytes]]] = []
+        self.old: list[tuple[int, dict[str, bytes]]] = []
+        self.begun: set[str] = set()
+        self.starts: dict[str, list[tuple[int, int]]] = {}
+        self.back_ms = 0
+        self.bound: dict[str, int] = {}
+
+    def shard_of(self, fn: str) -> Shard:
+        return self.shards[(int(fn) - 1) % len(self.shards)]
+
+    # --- what may happen ---
+
+    async def publish(self, *, most: int = 500, times: int = 1_000, version: int = 0) -> None:
+        """A coordinator tells the shards of the configs; it may die after some `times`."""
+        for shard in self.shards:
+            for _ in range(times):
+                rows = [self._row(fn) for fn in self.configs if self.shard_of(fn) is shard]
+                if not await shard.t.configure(version or self.version, rows, most=most):
+                    break
+
+    def _row(self, fn: str) -> tuple[Arg, ...]:
+        config = self.configs[fn]
+        limits = ["" if each is None else each for each in config.limits]
+        rate = ("", "") if config.interval_us is None else (config.interval_us, config.burst)
+        return (fn, "app", *limits, *rate, len(self.shards))
+
+    async def create(self, fn: str, key: str, start_ms: int = 0) -> str:
+        shard, now = self.shard_of(fn), self.clock.now_ms()
+        run = shard.new_id()
+        # As admission.py asks for runs that hold a slot from their first lease to their end.
+        flow = pack({"fx": "g"}) if any(g.kind in "rRs" for g in gates_of(key)) else b""
+        new = NewRun(run, fn, "app", b"E" * 26 + b"blob", start_ms, now, False, "", key, flow)
+        await shard.t.admit("stepwell", [], [], [new], record_ttl_ms=60_000)
+        self.runs[run] = Live(shard.number, fn, key)
+        return run
+
+    async def lease(self, number: int, want: int, worker: str = "w1", suspects: int = 0) -> int:
+        shard, early = self.shards[number], self.elapsed()
+        found = await shard.lease(want, worker=worker, suspects=suspects)
+        late = self.elapsed()
+        counts = await self.counts()
+        for item in found:
+            self.held.append((number, item))
+            start = item.run_id not in self.begun
+            if start:
+                self.begun.add(item.run_id)
+                self._started(item.run_id, early, late)
+            if not item.suspect:
+                self._within(item.run_id, "crsCR" if start else "cC", counts)
+        return len(found)
+
+    def _within(self, run: str, kinds: str, counts: Counter[str]) -> None:
+        """What goes on now passes its gates; what held its slot when a limit was lowered keeps it."""
+        live = self.runs[run]
+        for part in live.key.split(","):
+            if part[0] in kinds and (limit := self.configs[live.fn].limit(part)):
+                most = max(limit, self.bound.get(part[2:], 0))
+                assert counts[part[2:]] <= most, f"{part}: {counts[part[2:]]} hold {most} slots"
+
+    def _started(self, run: str, early: int, late: int) -> None:
+        live = self.runs[run]
+        config = self.configs[live.fn]
+        for each in gates_of(live.key):
+            if each.kind != "t" or config.interval_us is None:
+                continue
+            starts = self.starts.setdefault(each.id, [])
+            starts.append((early, late))
+            for i, (first, _) in enumerate(starts):
+                window = (late - first + 2) * 1000
+                most = config.burst + window // config.interval_us
+                assert len(starts) - i <= most, f"{len(starts) - i} starts in {window} us"
+
+    async def collect(self) -> int:
+        """Take what the shards owe each other out of their outboxes; how much there is to deliver."""
+        for shard in self.shards:
+            for sid, fields in await shard.entries("outbox"):
+                await shard.do("XDEL", "outbox", sid)
+                if fields["k"] in (b"g", b"G", b"h"):
+                    self.mail.append((shard.number, fields))
+        return len(self.mail)
+
+    async def deliver(self, pick: int, *, again: bool) -> None:
+        """Deliver any message; `again`: it will be delivered once more, some time."""
+        await self.collect()
+        if not self.mail:
+            return
+        letter = self.mail.pop(pick % len(self.mail))
+        if again:
+            self.old.append(letter)
+        await self._post(letter)
+
+    async def deliver_old(self, pick: int) -> None:
+        if self.old:
+            await self._post(self.old[pick % len(self.old)])
+
+    async def _post(self, letter: tuple[int, dict[str, bytes]]) -> None:
+        sender, f = letter
+        await self.shards[int(f["a"])].t.permit(
+            f["k"].decode(), f["b"].decode(), f["c"].decode(), word=f["d"], home=sender
+        )
+
+    def jump(self, ms: int) -> None:
+        """The servers' clock is set; back is no time at all."""
+        self.clock.offset_ms += ms
+        if ms < 0:
+            self.back_ms -= ms
+
+    def elapsed(self) -> int:
+        return self.clock.now_ms() + self.back_ms
+
+    # --- what must be true ---
+
+    async def counts(self) -> Counter[str]:
+        """Holders of each gate, by the leases, the suspects and the runs themselves."""
+        found = Counter[str]()
+        for shard in self.shards:
+            for item in await self._at_work(shard):
+                found.update(g.id for g in gates_of(self.runs[item[:26]].key) if g.kind in "cC")
+        for run in await self.live(b"r", b"x"):
+            found.update(g.id for g in gates_of(self.runs[run].key) if g.kind in "rRs")
+        return found
+
+    async def _at_work(self, shard: Shard) -> list[str]:
+        leased = await shard.do("ZRANGE", "leases", 0, -1)
+        suspects = await shard.do("ZRANGE", "suspects", 0, -1, params=("app",))
+        return [item.decode() for item in (*leased, *suspects)]
+
+    async def live(self, *statuses: bytes) -> list[str]:
+        names = list(self.runs)
+        calls = [self.shards[self.runs[run].shard].field(run, "st") for run in names]
+        return [run for run, call in zip(names, calls, strict=True) if await call in statuses]
+
+    async def settle(self) -> None:
+        """All that can happen without anybody's code happens; then whatever still waits has a reason."""
+        for _ in range(300):
+            us = await self._now_us()
+            await self.publish()
+            moved = 0
+            while await self.collect():
+                await self.deliver(-1, again=False)
+                moved += 1
+            for shard in self.shards:
+                moved += (await shard.due()).handled
+                moved += await self.lease(shard.number, 100, suspects=100)
+            if not moved and not await self.collect():
+                self.bound.clear()
+                await self._all_excused(us)
+                return
+        raise AssertionError("it never comes to rest")
+
+    async def _now_us(self) -> int:
+        seconds, micros = await self.server.call("x", "TIME")
+        return int(seconds) * 1_000_000 + int(micros) + self.clock.offset_ms * 1000
+
+    async def _all_excused(self, now_us: int) -> None:
+        counts = await self.counts()
+        for fn, key in {(live.fn, live.key) for live in self.runs.values()}:
+            shard = self.shard_of(fn)
+            for kind in ("resumes", "starts"):
+                if await shard.do("ZCARD", kind, params=(fn, key)):
+                    shut = await self._shut(fn, key, kind == "starts", counts, now_us)
+                    assert shut, f"{kind} of {fn}:{key} wait for nothing"
+
+    async def _shut(
+        self, fn: str, key: str, start: bool, counts: Counter[str], now_us: int
+    ) -> bool:
+        config = self.configs[fn]
+        for part in key.split(","):
+            kind, name = part[0], part[2:]
+            if kind in "cC" or (start and kind in "rRs"):
+                limit = config.limit(part)
+                if limit and counts[name] >= limit:
+                    return True
+            elif start and kind == "t" and config.interval_us is not None:
+                raw = await self.shard_of(fn).do("GET", "arrival", params=(name,))
+                tat = min(int(raw or 0), now_us + config.burst * config.interval_us)
+                if now_us + (config.burst - 1) * config.interval_us < tat:
+                    return True
+        return False
+
+    async def sound(self) -> None:
+        await assert_sound(self.server, shards=len(self.shards))
+
+    async def drain(self, tick_ms: int) -> None:
+        """Everybody does his work: every run ends, and nothing is left of the gates."""
+        for _ in range(400):
+            await self.settle()
+            live = await self.live(b"q", b"r", b"x")
+            for number, item in self.held:
+                await self.shards[number].commit(item, "F", "c", b"", b"")
+            self.held.clear()
+            if not live:
+                break
+            self.clock.offset_ms += tick_ms
+            for shard in self.shards:
+                await shard.reclaim()
+            await self.sound()
+        assert not await self.live(b"q", b"r", b"x"), "a run never ends"
+        await self.settle()
+        await self.sound()
+        for shard in self.shards:
+            for kind in ("cs:", "pk:", "pd:", "gp:", "ga:", "rk:", "rf:", "sus:"):
+                left = await self.server.call(
+                    shard.keys.root, "KEYS", f"*:{shard.number}}}:{kind}*"
+                )
+                assert left == [], left

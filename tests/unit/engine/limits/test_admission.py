@@ -1,0 +1,169 @@
+"""What flow control asks of the scripts for an event: keys, bad keys, what is off, what is plain."""
+
+import msgpack
+import pytest
+
+from stepwell_engine.limits.admission import Asked, Flow
+from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.triggers import RegisteredFunction, TriggerIndex
+
+MINUTE = 60_000
+
+
+def function(number="1", fn="f", **config):
+    return RegisteredFunction("shop", fn, number, 0, {"triggers": [{"event": "e"}], **config})
+
+
+def admission(made, data=None, **more):
+    assert made.flow is not None
+    fields = {"name": "e", "data": data or {}, "id": "", "ts": 5, "v": None, "user": {}}
+    return made.flow.admission(made, Asked(lambda: fields, 5, 1_000, **more))
+
+
+def asked(made, data=None, **more):
+    flow = admission(made, data, **more).flow
+    return msgpack.unpackb(flow) if flow else {}
+
+
+def rate(key=None):
+    return {"rate_limit": {"limit": 3, "period": MINUTE, "key": key}}
+
+
+def test_a_function_without_flow_control_is_plain():
+    made = function(retries={}, singleton=None)
+    assert made.flow is None
+    assert TriggerIndex([made]).route("e").plain(0)
+    assert not TriggerIndex([function(**rate())]).route("e").plain(0)
+
+
+def test_an_unreadable_option_is_an_error_of_the_function():
+    with pytest.raises((ValueError, TypeError, KeyError)):
+        function(rate_limit={"limit": "many", "period": 1})
+
+
+def test_each_option_says_what_it_needs():
+    made = function(
+        idempotency="event.data.k",
+        rate_limit={"limit": 3, "period": MINUTE, "key": None},
+        singleton={"mode": "skip", "key": None},
+        debounce={"period": 1_000, "key": None, "timeout": None, "collect": True},
+        priority="event.data.k",
+    )
+    flow = asked(made, {"k": 7})
+    assert flow["rl"][1:] == [3, MINUTE]
+    assert flow["sg"][1] == "skip"
+    assert flow["db"][1:] == [1_000, 0, True]
+    assert flow["pr"] == 7_000
+    assert flow["fx"] == "g"
+    assert flow["ts"] == 5
+    assert "v" not in flow
+    assert "q" not in flow
+    assert not admission(made, {"k": 7}).certain
+    assert asked(made, {"k": 7}, invoked=True, quiet=True)["v"] == "1"
+
+
+def test_a_batch_has_a_default_timeout_and_may_not_take_an_event():
+    made = function(batch={"max_size": 5, "timeout": None, "key": None, "if": "event.data.bulk"})
+    assert asked(made, {"bulk": True})["bt"][1:] == [5, MINUTE]
+    for data in ({"bulk": False}, {"bulk": "yes"}):
+        assert admission(made, data).flow == b""
+    broken = admission(made, {})
+    assert "bt" not in msgpack.unpackb(broken.flow)
+    assert broken.faults[0].option == "batch_events"
+    assert broken.certain
+
+
+def test_faults_name_options_as_they_are_written():
+    limit = {"limit": 1, "key": "event.data.a", "scope": "fn", "level": "step", "weight": None}
+    weighted = {**limit, "key": "event.data.b", "weight": "event.data.w"}
+    made = function(concurrency=[limit, weighted])
+    assert [f.option for f in admission(made, {"b": 1}).faults] == ["concurrency"] * 2
+    [fault] = admission(made, {"a": 1, "b": 1, "w": -1}).faults
+    assert fault == ("concurrency", "weight='event.data.w' is -1 here, no number above 0")
+    same = function(concurrency=[limit, {**limit, "level": "run"}])
+    first, second = admission(same, {"a": 1}).key.split(",")
+    assert first[2:] != second[2:], "each entry counts for itself"
+
+
+def test_equal_keys_of_one_function_are_one():
+    made, other = function(**rate("event.data.u")), function("2", "g", **rate("event.data.u"))
+    first = asked(made, {"u": 150})["rl"][0]
+    assert asked(made, {"u": 150.0})["rl"][0] == first
+    assert asked(made, {"u": "150"})["rl"][0] != first
+    assert asked(other, {"u": 150})["rl"][0] != first
+    assert len(first) == 16
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        rate("event.data.u"),
+        {"idempotency": "event.data.u"},
+        {"singleton": {"mode": "skip", "key": "event.data.u"}},
+        {"debounce": {"period": 1_000, "key": "event.data.u"}},
+    ],
+    ids=["rate_limit", "idempotency", "singleton", "debounce"],
+)
+@pytest.mark.parametrize("data", [{}, {"u": False}], ids=["null", "false"])
+def test_a_bad_key_turns_off_what_drops_or_merges(config, data):
+    made = admission(function(**config), data)
+    assert made.certain
+    if data:
+        assert made.flow == b""
+        assert made.faults == ()
+    else:
+        assert set(msgpack.unpackb(made.flow)) == {"wn", "ts"}
+        assert made.faults[0].option == next(iter(config))
+
+
+def test_a_bad_key_of_a_batch_is_null():
+    made = function(batch={"max_size": 5, "timeout": 1_000, "key": "event.data.u + {}"})
+    first, second = admission(made, {"u": 1}), admission(made, {"u": 2})
+    assert msgpack.unpackb(first.flow)["bt"] == msgpack.unpackb(second.flow)["bt"]
+    assert first.faults[0].option == "batch_events"
+    off = function(batch={"max_size": 5, "timeout": 1_000, "key": "event.data.u"})
+    assert admission(off, {"u": False}).flow == b""
+
+
+@pytest.mark.parametrize(
+    ("value", "ahead"),
+    [(5, 5_000), (-1.5, -1_500), (50_000, 43_200_000), (-50_000, -43_200_000), (0, 0), (False, 0)],
+)
+def test_priority_is_clipped_seconds(value, ahead):
+    made = admission(function(priority="event.data.p"), {"p": value})
+    assert (msgpack.unpackb(made.flow)["pr"] if made.flow else 0) == ahead
+    assert made.certain
+    assert made.faults == ()
+
+
+@pytest.mark.parametrize("value", [None, "5", True, [1]])
+def test_priority_that_is_no_number_is_none(value):
+    made = admission(function(priority="event.data.p"), {"p": value})
+    assert "pr" not in msgpack.unpackb(made.flow)
+    assert made.faults[0].option == "priority"
+
+
+def test_the_event_is_read_only_for_expressions():
+    def unread():
+        raise AssertionError
+
+    made = function(**rate())
+    assert made.flow is not None
+    assert made.flow.admission(made, Asked(unread, 1, 1)).flow
+
+
+def test_an_expression_that_does_not_compile_is_a_bad_key():
+    keys = EventKeys("1", lambda: {"data": {}}, 0)
+    assert keys.identity("rate_limit", "event.", null=False) is None
+    assert keys.identity("batch", "event.", null=True) is not None
+    assert [f.option for f in keys.faults] == ["rate_limit", "batch"]
+
+
+def test_warnings_are_bounded():
+    made = admission(function(**rate("event.data." + "u" * 2_000)), {})
+    assert len(msgpack.unpackb(made.flow)["wn"]) == 500
+
+
+def test_flow_reads_nothing_from_nothing():
+    assert Flow.read({}) is None
+    assert Flow.read({"concurrency": []}) is None
