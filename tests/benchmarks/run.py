@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .bench import Bench, Section
-from .sections import idle, memory, parallel, races, sleeps, throughput, waits
+from .sections import gates, idle, memory, parallel, races, sleeps, throughput, waits
 from .table import Results, number
 
 SECTIONS: list[Section] = [
@@ -23,6 +23,7 @@ SECTIONS: list[Section] = [
     Section("memory", memory.section, "a million sleeping runs: memory, and leasing beside them"),
     Section("waits", waits.section, "an event among a million open waits"),
     Section("idle", idle.section, "commands a second of idle processes"),
+    Section("gates", gates.section, "limits: hot keys, many keys, blocked keys, every option on"),
     Section("peers", races.section, "a no-op job beside dramatiq, taskiq and docket"),
 ]
 """In this order, so that what others are `against` is measured first. To add one: a module in
