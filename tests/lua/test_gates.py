@@ -167,6 +167,8 @@ class Gates(RuleBasedStateMachine):
     ) -> None:
         """A function is registered again; the coordinator that tells of it may die on the way."""
         world, config = self.world, self.world.configs[fn]
+        if len(world.shards) > 1 and fn in "34" and zero is None:
+            zero = 3  # away from its home a shared gate does not count what began while there was no limit (docs/flow/concurrency.md)
         self.bound()
         for each in ("3", "4") if fn in "34" else (fn,):
             world.configs[each].limits[0] = zero

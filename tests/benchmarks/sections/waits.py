@@ -21,7 +21,7 @@ from .bulk import STEP, Bulk, bulk, nap, scripts_us
 
 WAITS = 1_000_000
 FEW = 10
-SLEEPERS = 100_000
+SLEEPERS = 1_000_000
 EVENTS = 200
 PAID = "bench/paid"
 EXPRESSION = "event.data.number == async.data.order"
