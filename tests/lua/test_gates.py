@@ -167,8 +167,9 @@ class Gates(RuleBasedStateMachine):
     ) -> None:
         """A function is registered again; the coordinator that tells of it may die on the way."""
         world, config = self.world, self.world.configs[fn]
-        if len(world.shards) > 1 and fn in "34" and zero is None:
-            zero = 3  # away from its home a shared gate does not count what began while there was no limit (docs/flow/concurrency.md)
+        if len(world.shards) > 1 and fn in "34":
+            # Over several shards a change is not promised at once (docs/flow/concurrency.md).
+            zero = config.limits[0]
         self.bound()
         for each in ("3", "4") if fn in "34" else (fn,):
             world.configs[each].limits[0] = zero
