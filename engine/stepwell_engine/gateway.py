@@ -26,9 +26,8 @@ from stepwell.records import (
     run_status,
 )
 from stepwell.serde.values import pack, unpack
-from stepwell_engine import bulk, views
+from stepwell_engine import views
 from stepwell_engine.directory import Directory, Registered
-from stepwell_engine.explain_read import explain
 from stepwell_engine.intake import Intake, new_seed
 from stepwell_engine.listing import list_runs
 from stepwell_engine.routing import event_route
@@ -36,7 +35,6 @@ from stepwell_engine.signals import send_signal
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewEvent, Transitions
-from stepwell_engine.triggers import STARTED
 from stepwell_engine.watcher import Watcher
 
 CANCEL_GRACE_MS: Final = 10_000
@@ -193,6 +191,9 @@ class StoreGateway:
 
     async def explain(self, run_id: str) -> Explanation:
         """Why a run is not running now."""
+        # Here and below: what only some need must not make everybody's first `send` wait for its import.
+        from stepwell_engine.explain_read import explain
+
         return await explain(self.store, self._directory, run_id)
 
     async def runs(self, query: RunQuery) -> Page[RunSummary]:
@@ -201,9 +202,11 @@ class StoreGateway:
 
     async def cancel(self, run_id: str, reason: str, *, children: bool = False) -> RunStatus:
         """Cancel a run; its status afterwards."""
+        from stepwell_engine.bulk import cancelled_error
+
         letter = await self.store.of_run(run_id).cancel(
             run_id,
-            error=pack(bulk.cancelled_error(reason)),
+            error=pack(cancelled_error(reason)),
             grace_ms=CANCEL_GRACE_MS,
             children=children,
         )
@@ -213,7 +216,9 @@ class StoreGateway:
 
     async def cancel_runs(self, query: BulkQuery) -> BulkCancel:
         """Cancel the runs that a query describes."""
-        return await bulk.cancel_runs(self.store, self._directory, query)
+        from stepwell_engine.bulk import cancel_runs
+
+        return await cancel_runs(self.store, self._directory, query)
 
     async def signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:
         """Send a signal; the run that received it."""
@@ -238,7 +243,7 @@ class StoreGateway:
         elif record.outcomes:
             record = replace(record, outcomes=await self._decided(event_id, record.outcomes))
         if record is not None and record.event is None:
-            runs = (o.run_id for o in record.outcomes if o.outcome == STARTED and o.run_id)
+            runs = (o.run_id for o in record.outcomes if o.outcome == "started" and o.run_id)
             if (run_id := next(runs, None)) is not None:
                 return replace(record, event=await self._event_of(run_id))
         return record
