@@ -186,7 +186,7 @@ def test_what_a_batch_excludes(name, option):
 
 
 def test_what_goes_with_a_batch():
-    make(
+    function = make(
         batch_events=BATCH,
         cancel=[],
         concurrency=5,
@@ -195,6 +195,16 @@ def test_what_goes_with_a_batch():
         throttle=Throttle(1, "1s"),
         timeouts=Timeouts(finish="1h"),
     )
+    config = function.config()
+    assert {
+        "batch",
+        "concurrency",
+        "idempotency",
+        "rate_limit",
+        "throttle",
+        "timeouts",
+    } <= config.keys()
+    assert "cancel" not in config
 
 
 WITH_EXPRESSIONS = [
