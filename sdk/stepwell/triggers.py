@@ -5,7 +5,6 @@ from typing import Any, Final, Literal, TypeAlias
 
 from stepwell.durations import MINUTE, Duration
 from stepwell.errors import ConfigError
-from stepwell.events import NAME_CHARS
 from stepwell.flow import checks
 
 Catchup: TypeAlias = Literal["none", "last", "all"]
@@ -105,14 +104,8 @@ Trigger: TypeAlias = TriggerEvent | TriggerCron
 
 def _check_event(event: object) -> None:
     where = "TriggerEvent(event=)"
-    if not isinstance(event, str) or not event:
-        raise ConfigError(
-            f"{where}: {event!r} is not an event name; write a string such as "
-            '"shop/order.created" or "shop/order.*"'
-        )
-    if len(event) > NAME_CHARS:
-        raise ConfigError(f"{where}: {len(event)} characters, the most is {NAME_CHARS}")
-    if "*" in event[:-1] or (event[-1] == "*" and event[-2:-1] not in ("/", ".")):
+    name = checks.event_name(event, where, '"shop/order.created" or "shop/order.*"')
+    if "*" in name[:-1] or (name[-1] == "*" and name[-2:-1] not in ("/", ".")):
         raise ConfigError(
             f"{where}: {event!r}: a * may only be the last character, right after / or .; "
             'write "shop/*" or "shop/order.*"'

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from stepwell.durations import Duration
 from stepwell.errors import ConfigError
-from stepwell.events import NAME_CHARS
 from stepwell.flow import checks
 
 _PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -94,14 +93,7 @@ class Timeouts:
 
 def _check_event(event: object) -> None:
     where = "Cancel(event=)"
-    if not isinstance(event, str) or not event:
-        raise ConfigError(
-            f"{where}: {event!r} is not an event name; write a string such as "
-            '"shop/order.cancelled"'
-        )
-    if len(event) > NAME_CHARS:
-        raise ConfigError(f"{where}: {len(event)} characters, the most is {NAME_CHARS}")
-    if "*" in event:
+    if "*" in checks.event_name(event, where, '"shop/order.cancelled"'):
         raise ConfigError(
             f"{where}: {event!r}: wildcards are for triggers; write one Cancel for each exact name"
         )

@@ -7,6 +7,7 @@ from typing import Final, get_args
 
 from stepwell.durations import MAX_SLEEP_MS, SECOND, Duration, parse_duration
 from stepwell.errors import ConfigError, DurationError
+from stepwell.events import NAME_CHARS
 
 MOST: Final = 1_000_000_000
 """The most a limit may be: scripts count in doubles, and no one means more."""
@@ -16,6 +17,17 @@ def whole(value: object, argument: str, least: int, most: int = MOST, note: str 
     """An int from `least` to `most`, never a bool."""
     if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{argument}: {value!r}; write an int from {least:,}{note} to {most:,}")
+
+
+def event_name(event: object, argument: str, example: str) -> str:
+    """An event's name, or a pattern of names: what a `*` may stand for is the caller's to check."""
+    if not isinstance(event, str) or not event:
+        raise ConfigError(
+            f"{argument}: {event!r} is not an event name; write a string such as {example}"
+        )
+    if len(event) > NAME_CHARS:
+        raise ConfigError(f"{argument}: {len(event)} characters, the most is {NAME_CHARS}")
+    return event
 
 
 def duration(value: Duration, argument: str, most: int = MAX_SLEEP_MS) -> int:
