@@ -215,9 +215,13 @@ class Coordinator:
 
     async def _handle(self, read: Read) -> None:
         """All that one read brought; the parts don't wait for each other's troubles."""
+        events = partial(self._handle_events, read)
+        if not read.owed:
+            await self._persist(events)
+            return
         parts = [partial(self._delivery.handle, shard, rows) for shard, rows in read.owed.items()]
         if read.events:
-            parts.append(partial(self._handle_events, read))
+            parts.append(events)
         results = await asyncio.gather(*map(self._persist, parts), return_exceptions=True)
         for result in results:
             if result is not None:
@@ -242,8 +246,9 @@ class Coordinator:
         if any(b.wakes and registers(read.events[b.shard]) for b in batches):
             # Before the entry that says so is dropped: if this fails, it is done again.
             await self._crons.sync()
-        await asyncio.gather(*(self._fanout.drop(b) for b in batches if b.wakes or b.bad))
-        batches = [batch for batch in batches if batch.entries]
+        if idle := [b for b in batches if b.wakes or b.bad]:
+            await asyncio.gather(*map(self._fanout.drop, idle))
+            batches = [batch for batch in batches if batch.entries]
         try:
             await self._fanout.handle(batches)
         except TROUBLE:

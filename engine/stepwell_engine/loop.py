@@ -19,6 +19,8 @@ TROUBLE: Final[tuple[type[Exception], ...]] = (ServerError, OSError, TimeoutErro
 
 logger = logging.getLogger("stepwell.coordinator")
 
+_RANDOM: Final = random.Random()
+
 # CLOCK_MONOTONIC stands still while a machine sleeps; what it says of a batch's age would be a lie.
 _BOOT: Final = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -44,7 +46,8 @@ class Backoff:
 
     def __init__(self, rng: random.Random | None = None) -> None:
         self.failures = 0
-        self._random = rng or random.Random()
+        # One of its own would be seeded from the system, for each batch that is handled.
+        self._random = rng or _RANDOM
 
     async def pause(self) -> None:
         """Wait: half to all of 0.1 s doubled for each failure in a row, 5 s at most."""

@@ -70,6 +70,7 @@ class Function(Generic[T_co]):
 
     __slots__ = (
         "client",
+        "distribute",
         "handler",
         "id",
         "is_handler_async",
@@ -91,6 +92,8 @@ class Function(Generic[T_co]):
         self.handler = handler
         self.on_failure = on_failure
         self.is_handler_async = is_async(handler)
+        # Parallel branches are queue items of their own: asked for, or so that each is counted.
+        self.distribute = options.distribute or options.flow.counts_steps
         given = options.output_type
         self.result_type: Any = declared_type(handler) if given is UNSET else given
 
@@ -136,11 +139,6 @@ class Function(Generic[T_co]):
     def checkpointing(self) -> Checkpointing:
         """The function's, else the client's, else the default."""
         return self.options.checkpointing or self.client.checkpointing or _CHECKPOINTING
-
-    @property
-    def distribute(self) -> bool:
-        """Whether parallel branches are queue items of their own: asked for, or so that each is counted."""
-        return self.options.distribute or self.options.flow.counts_steps
 
     @property
     def flow(self) -> FlowControl:

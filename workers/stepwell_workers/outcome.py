@@ -31,13 +31,14 @@ class Outcome:
         return packed
 
 
-_NOTHING = pack(None, where="output")
+# Most functions return nothing.
+_NOTHING = Outcome(("F", "c", pack(None, where="output"), b""), "c")
 
 
 def of_value(entry: "Entry", value: Any) -> Outcome:
     """The function returned."""
     if value is None:
-        return Outcome(("F", "c", _NOTHING, b""), "c")
+        return _NOTHING
     try:
         codec = entry.function.codec
         packed = pack(value if codec is None else codec.dump(value), where="output")

@@ -46,10 +46,11 @@ def check_output(entry: "Entry", step_id: str, record: bytes) -> None:
 
 def check_state(entry: "Entry", record: bytes) -> None:
     """A run's steps are limited in number and in total size."""
-    limits = entry.services.limits
-    over("the number of steps in one run", entry.steps.recorded, limits.steps, "steps")
-    entry.steps.size += len(record)
-    over("the recorded steps of one run", entry.steps.size, limits.run_state, "run_state")
+    limits, steps = entry.services.limits, entry.steps
+    steps.size += len(record)
+    if steps.recorded > limits.steps or steps.size > limits.run_state:
+        over("the number of steps in one run", steps.recorded, limits.steps, "steps")
+        over("the recorded steps of one run", steps.size, limits.run_state, "run_state")
 
 
 def trigger(entry: "Entry") -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Token
 from types import CodeType
 from typing import Any
 
@@ -76,10 +77,22 @@ class Steps(Ledger):
             await services.step_started(entry, step_id)
         made = memo.attempts_made(self.fields.get(name.attempts))
         started = services.clock.now_ms()
-        if entry.hooks is None:
-            value = await self._guarded(name, made, handler, args)
-        else:
+        if entry.hooks is not None:
             value = await self._hooked(entry.hooks, name, made, handler, args)
+        elif _is_async(handler):
+            # As `_guarded`, which would be one coroutine more for what nearly every step is.
+            mark = self._enter(name, made)
+            try:
+                value = await handler(*args)
+            except (SystemExit, asyncio.CancelledError) as stop:
+                fault = self._stopped(name, stop)
+                if fault is None:
+                    raise
+                raise fault from fault.__cause__
+            finally:
+                self._leave(name, mark)
+        else:
+            value = await self._guarded(name, made, handler, args)
         plain = value if codec is None else codec.dump(value)
         ended = services.clock.now_ms()
         record = memo.done("run", step_id, started, ended, made, plain)
@@ -114,31 +127,44 @@ class Steps(Ledger):
         self, name: StepName, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]
     ) -> Any:
         """Call user code as a step: marked as such, watched by the step timeout."""
-        entry = self.entry
-        task = self.joined()
-        number = STEP_ATTEMPT.set(attempt)
-        self.executing += 1
-        self.active[name.key] = (entry.services.monotonic(), task)
+        mark = self._enter(name, attempt)
         try:
             if _is_async(handler):
                 return await handler(*args)
             value = await self.entry.services.threads.run(handler, *args)
             return await value if inspect.isawaitable(value) else value
-        except SystemExit as exit_:
-            # In a task of its own it would end the worker.
-            raise StepwellError(f"the step called sys.exit({exit_.code!r})") from exit_
-        except asyncio.CancelledError:
-            if name.key in self.timed_out and not self.entry.closing:
-                self.timed_out.discard(name.key)
-                task.uncancel()
-                raise StepTimeoutError(self.entry.function.step_timeout_ms) from None
-            raise
+        except (SystemExit, asyncio.CancelledError) as stop:
+            fault = self._stopped(name, stop)
+            if fault is None:
+                raise
+            raise fault from fault.__cause__
         finally:
-            del self.active[name.key]
-            self.executing -= 1
-            STEP_ATTEMPT.reset(number)
-            if self.parked:
-                self.entry.check_soon()
+            self._leave(name, mark)
+
+    def _enter(self, name: StepName, attempt: int) -> Token[int | None]:
+        self.active[name.key] = (self.entry.services.monotonic(), self.joined())
+        self.executing += 1
+        return STEP_ATTEMPT.set(attempt)
+
+    def _leave(self, name: StepName, mark: Token[int | None]) -> None:
+        del self.active[name.key]
+        self.executing -= 1
+        STEP_ATTEMPT.reset(mark)
+        if self.parked:
+            self.entry.check_soon()
+
+    def _stopped(self, name: StepName, stop: BaseException) -> StepwellError | None:
+        """The error of a step that called exit, or took too long; None for any other cancellation."""
+        if isinstance(stop, SystemExit):
+            # In a task of its own it would end the worker.
+            fault = StepwellError(f"the step called sys.exit({stop.code!r})")
+            fault.__cause__ = stop
+            return fault
+        if name.key not in self.timed_out or self.entry.closing:
+            return None
+        self.timed_out.discard(name.key)
+        self.active[name.key][1].uncancel()
+        return StepTimeoutError(self.entry.function.step_timeout_ms)
 
     async def _failed(self, name: StepName, step_id: str, error: Exception) -> bytes | None:
         """An attempt failed: park until its retry is due, or record the failure. Returns the step's record, None = try again."""
