@@ -165,7 +165,7 @@ class Step:
         """Call another function and wait for its result, holding nothing meanwhile.
 
         Raises `StepError` when it fails, is cancelled, is unknown, or `timeout` (default 366 days) passes; it is not retried.
-        After a timeout the child keeps running. `cancel_child=True` cancels it when this run ends first.
+        After a timeout the child keeps running. `cancel_child=True` cancels it then, and when this run ends first.
 
         >>> receipt = await ctx.step.invoke("invoice", function=make_invoice, data={"order": 7})
         """

@@ -174,6 +174,31 @@ async def test_children_of_a_cancelled_parent(client, stepwell_engine, cancel_ch
         assert (await engine.run(parent_run.id)).status is RunStatus.CANCELLED
 
 
+@pytest.mark.parametrize("cancel_child", [True, False])
+async def test_children_whose_parent_gave_up(client, stepwell_engine, cancel_child):
+    @client.create_function(fn_id="child")
+    async def child(ctx):
+        await ctx.step.sleep("long", "1d")
+        return "survived"
+
+    @client.create_function(fn_id="parent", trigger=GO)
+    async def parent(ctx):
+        try:
+            await ctx.step.invoke("child", function=child, timeout="1h", cancel_child=cancel_child)
+        except StepError as error:
+            await ctx.step.sleep("on", "7d")
+            return error.name
+
+    async with stepwell_engine(client) as engine:
+        [event_id] = await engine.send(Event("t/go"))
+        await engine.advance("2d")
+        [child_run] = await engine.runs("child")
+        expected = RunStatus.CANCELLED if cancel_child else RunStatus.COMPLETED
+        assert child_run.status is expected
+        await engine.advance("7d")
+        assert (await engine.wait(event_id)).output == "InngestInvokeTimeoutError"
+
+
 async def test_many_children_at_once(client, stepwell_engine):
     @client.create_function(fn_id="child")
     async def child(ctx):

@@ -41,6 +41,7 @@ local function timer(run, step)
     return wake_run(run)
   end
   if p[1] == 'i' then
+    if p[5] == '1' then owe('c', run, step, p[4], digits(p[3])) end
     complete(run, step, p, 'e', ARGV[4])
   else
     complete(run, step, p, 'n', '')
