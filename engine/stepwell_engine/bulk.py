@@ -89,18 +89,8 @@ async def _cancel(store: Store, run: str, query: BulkQuery) -> bool:
     """Cancel one; False when it ended meanwhile."""
     if query.dry_run:
         return True
-    error = pack(cancelled_error(query.reason))
+    error = pack(views.cancelled_error(query.reason, query.why))
     letter = await store.of_run(run).cancel(
         run, error=error, grace_ms=_GRACE_MS, children=query.children
     )
     return letter in ("k", "x")
-
-
-def cancelled_error(reason: str) -> dict[str, str | None]:
-    """The `er` of a run that somebody cancelled."""
-    return {
-        "code": "run_cancelled",
-        "name": "RunCancelledError",
-        "message": reason,
-        "stack": None,
-    }

@@ -41,7 +41,7 @@ class Settings:
     """How often a coordinator does what; times in milliseconds.
 
     `claim_ms`: silence after which another's entries are taken over. `sweep_every_ms`: between looks for
-    runs past their retention. `sample_every_ms`: between looks at the queues for their gauges.
+    runs past their retention, and tries of messages that were set aside. `sample_every_ms`: between looks at the queues for their gauges.
     """
 
     block_ms: int = 5_000
@@ -113,6 +113,12 @@ class Coordinator:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         try:
+            await self._finish()
+        finally:
+            await self._delivery.close()
+
+    async def _finish(self) -> None:
+        try:
             async with asyncio.timeout(_STOP_GRACE):
                 await asyncio.gather(*(reader.finish() for reader in self._readers))
         except TROUBLE:
@@ -173,6 +179,7 @@ class Coordinator:
         claim_every = self._settings.claim_ms * min(len(self._timers), _CLAIMS) / _CLAIMS
         loops += [self._every("claiming", r.claim, claim_every) for r in self._readers]
         loops.append(self._every("sweeping", self._upkeep, self._settings.sweep_every_ms))
+        loops.append(self._every("delivering", self._delivery.retry, self._settings.sweep_every_ms))
         forget = partial(self._retention.forget_consumers, self.id)
         loops.append(self._every("forgetting", forget, _FORGET_MS))
         loops.append(self._every("sampling", self._sample, self._settings.sample_every_ms))
@@ -246,16 +253,18 @@ class Coordinator:
         if any(b.wakes and registers(read.events[b.shard]) for b in batches):
             # Before the entry that says so is dropped: if this fails, it is done again.
             await self._crons.sync()
+        filled = batches
         if idle := [b for b in batches if b.wakes or b.bad]:
             await asyncio.gather(*map(self._fanout.drop, idle))
-            batches = [batch for batch in batches if batch.entries]
+            filled = [batch for batch in batches if batch.entries]
         try:
-            await self._fanout.handle(batches)
+            await self._fanout.handle(filled)
         except TROUBLE:
             raise
         except Exception:
             logger.exception("a batch of events can't be handled whole; each is tried alone")
-            await self._one_by_one(batches)
+            await self._one_by_one(filled)
+        self._fanout.count_cancelled(batches)
 
     async def _one_by_one(self, batches: list[Batch]) -> None:
         """One entry must not hold up the others: it is found, recorded and given up."""

@@ -44,7 +44,7 @@ class Schedule:
     def __init__(self, text: str, zone: str) -> None:
         self.text = text
         self.zone = zone
-        self._zone: tzinfo = ZoneInfo(zone)
+        self._zone = _zone(zone)
         # Any: croniter has no types.
         pattern = cast("Any", _croniter).croniter
         self._pattern = pattern(text, datetime(2000, 1, 1), max_years_between_matches=_YEARS)  # noqa: DTZ001
@@ -129,6 +129,11 @@ class Schedule:
         return after - timedelta(seconds=span - high)
 
 
+def _zone(name: str) -> tzinfo:
+    # What most crons say must not need any data.
+    return UTC if name == "UTC" else ZoneInfo(name)
+
+
 def _utc(local: datetime) -> datetime:
     return local.astimezone(UTC)
 
@@ -199,11 +204,11 @@ _RECENT_MS: Final = 1_767_225_600_000  # 2026
 
 def _check_zone(zone: str, where: str) -> None:
     try:
-        ZoneInfo(zone)
+        _zone(zone)
     except (KeyError, ValueError, OSError) as error:
         raise ConfigError(
             f'{where}: there is no time zone {zone!r} here; write an IANA name such as "Europe/Berlin" '
-            "(a system without time zones needs the package tzdata)"
+            "(if that is one: install or update the package tzdata)"
         ) from error
 
 

@@ -14,6 +14,7 @@ from stepwell.events import Event, encode_event
 from stepwell.ids import event_entropy, run_id, ulid_time_chars
 from stepwell_engine.cron import Schedule, cron_identity, parse_cron
 from stepwell_engine.entries import USER, Entry
+from stepwell_engine.limits.event_keys import KeyFault
 from stepwell_engine.planning import Plan, Work, start_row
 from stepwell_engine.store.transitions import NewRun
 from stepwell_engine.triggers import RegisteredFunction, Route
@@ -51,7 +52,7 @@ class Cron:
 class TickPlan:
     """What one call of tick.lua does.
 
-    `skipped`: missed ticks left out, as far as they were counted. `faults`: options whose key had no value.
+    `skipped`: missed ticks left out, as far as they were counted. `faults`: keys of options that had no value.
     """
 
     after: dict[str, bytes]
@@ -60,7 +61,7 @@ class TickPlan:
     runs: Sequence[NewRun] = ()
     fired: Sequence[int] = ()
     skipped: int = 0
-    faults: Sequence[str] = ()
+    faults: Sequence[KeyFault] = ()
 
 
 def crons(config: Mapping[str, Any]) -> list[Cron]:
@@ -128,7 +129,7 @@ def plan_ticks(function: RegisteredFunction, state: State, now_ms: int) -> TickP
         runs=[run for plan in started for run in plan.runs(function.shard)],
         fired=sorted(due),
         skipped=skipped,
-        faults=[fault.option for plan in started for _, fault in plan.faults],
+        faults=[fault for plan in started for _, fault in plan.faults],
     )
 
 

@@ -7,18 +7,19 @@ from stepwell_engine.store.store import Store
 
 
 class Registered(NamedTuple):
-    """A function's name and the number that stands for it in keys."""
+    """A function's name and the number that stands for it in keys. `removed`: nothing starts it any more."""
 
     app_id: str
     fn_id: str
     number: str
+    removed: bool = False
 
 
 class Directory:
     """What the registry holds, read when something unknown is asked for.
 
-    Entries never change and never go (a removed function stays runnable for its runs), so what is
-    known need not be read again.
+    A function's number never changes and never goes (a removed one stays for its runs), so what is known need not be read again.
+    That it was removed since is not known here; coordinators know, and refuse to start it.
     """
 
     __slots__ = ("_by_name", "_by_number", "_key", "_store")
@@ -32,7 +33,7 @@ class Directory:
     async def find(self, app_id: str, fn_id: str) -> Registered | None:
         """The function of that name, or None."""
         known = self._by_name.get((app_id, fn_id))
-        if known is not None:
+        if known is not None and not known.removed:
             return known
         field = f"{app_id}\0{fn_id}"
         raw: bytes | None = await self._store.server.call(self._key, "HGET", self._key, field)
@@ -51,12 +52,14 @@ class Directory:
         return [self._note(field.decode(), raw) for field, raw in fields]
 
     async def slug(self, text: str) -> list[Registered]:
-        """The functions called `app-fn`: more than one when ids contain hyphens."""
-        return [f for f in await self.all() if f"{f.app_id}-{f.fn_id}" == text]
+        """The functions called `app-fn` that can be started: more than one when ids contain hyphens."""
+        found = await self.all()
+        return [f for f in found if f"{f.app_id}-{f.fn_id}" == text and not f.removed]
 
     def _note(self, field: str, raw: bytes) -> Registered:
         app_id, _, fn_id = field.partition("\0")
-        found = Registered(app_id, fn_id, str(luapack.read(raw)[0]))
+        number, _started, _config, *removed = luapack.read(raw)
+        found = Registered(app_id, fn_id, str(number), bool(removed))
         self._by_name[app_id, fn_id] = found
         self._by_number[found.number] = found
         return found

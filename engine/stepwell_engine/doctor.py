@@ -10,6 +10,8 @@ from redis.exceptions import ResponseError
 
 from stepwell.clock import Clock
 from stepwell_engine.audit import Violation, audit
+from stepwell_engine.deliver import describe, undelivered
+from stepwell_engine.explain import count
 from stepwell_engine.fanout import GROUP
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.server_info import ServerInfo
@@ -59,6 +61,7 @@ async def examine(store: Store, clock: Clock, *, audit: bool = True) -> list[Fin
     found += await _processes(store)
     for shard in range(len(store.shards)):
         found += await _backlog(store, shard)
+        found += await _undelivered(store, shard)
     if audit:
         found += await _data(store)
     return found
@@ -167,6 +170,22 @@ async def _backlog(store: Store, shard: int) -> list[Finding]:
         elif length:
             found.append(Finding(Level.OK, check, text))
     return found
+
+
+async def _undelivered(store: Store, shard: int) -> list[Finding]:
+    keys = store.keys(shard)
+    number = await store.server.call(keys.root, "HLEN", keys.build("undelivered"))
+    if not number:
+        return []
+    found: list[Finding] = []
+    async for kept in undelivered(store, shard):
+        text = f"shard {shard}: {describe(kept.flat)} can't be delivered: {kept.error}"
+        found.append(Finding(Level.PROBLEM, "outbox", text))
+        if len(found) == _SHOWN:
+            break
+    hint = "coordinators try again every minute; update them all, then mend what the error names"
+    more = f"shard {shard}: {count(number, 'message')} set aside; {hint}"
+    return [*found, Finding(Level.PROBLEM, "outbox", more)]
 
 
 async def _data(store: Store) -> list[Finding]:

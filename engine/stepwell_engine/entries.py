@@ -53,15 +53,19 @@ class Entry(NamedTuple):
 
 
 class Batch:
-    """Entries of one shard's event stream, and those that say nothing (`wakes`) or nothing readable (`bad`)."""
+    """Entries of one shard's event stream, and those that say nothing (`wakes`) or nothing readable (`bad`).
 
-    __slots__ = ("bad", "entries", "shard", "wakes")
+    `cancelled`: of each run that was cancelled its function's number, a space, and the reason.
+    """
+
+    __slots__ = ("bad", "cancelled", "entries", "shard", "wakes")
 
     def __init__(self, shard: int, rows: Iterable[Any]) -> None:
         self.shard = shard
         self.entries: list[Entry] = []
         self.wakes: list[bytes] = []
         self.bad: list[bytes] = []
+        self.cancelled: list[str] = []
         add = self.entries.append
         for sid, flat in rows:
             try:
@@ -71,12 +75,16 @@ class Batch:
                     add(Entry(sid, kind.decode(), _ulid(id_), name.decode(), int(us), data, extra))
                 elif kind == b"f":
                     add(Entry(sid, ENDED, "", name.decode(), int(us), b"", b"", _ulids(data)))
+                    if extra:
+                        self.cancelled.append(extra.decode())
                 elif kind == b"s":
                     add(Entry(sid, SKIPPED, "", name.decode(), int(us), data, extra))
                 elif kind == b"l":
                     add(Entry(sid, LOOK, "", name.decode(), int(us), b"", b"", data.decode()))
                 elif kind == b"w":
                     self.wakes.append(sid)
+                    if extra:
+                        self.cancelled.append(extra.decode())
                 else:
                     self.bad.append(sid)
             except (ValueError, TypeError):

@@ -296,6 +296,12 @@ def _in_line(place: Place, app: str) -> tuple[str, str]:
 
 
 def _service(service: Service, app: str) -> str:
+    if service.removed:
+        return f"its function was removed: only a worker that still has the code takes it; {_workers(service, app)}"
+    return _workers(service, app)
+
+
+def _workers(service: Service, app: str) -> str:
     if not service.alive:
         return "no worker is alive: start one (stepwell worker)"
     alive = count(service.alive, "worker") + (" is" if service.alive == 1 else " are") + " alive"

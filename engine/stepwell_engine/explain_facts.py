@@ -39,11 +39,15 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Who could take the item: live processes, those of them seen with items of the app, and whether a ring waits unheard."""
+    """Who could take the item: live processes, those of them seen with items of the app, and whether a ring waits unheard.
+
+    `removed`: nobody is asked to serve its function any more.
+    """
 
     alive: int = 0
     busy: Mapping[str, int] = field(default_factory=dict[str, int])
     rung: bool = False
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

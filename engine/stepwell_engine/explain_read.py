@@ -19,6 +19,7 @@ from stepwell_engine.limits.throttle import Throttle
 from stepwell_engine.loop import time_ms
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.store import Store
+from stepwell_engine.watcher import OPEN, no_run
 
 _DEEPEST: Final = 8
 """Invokes of invokes that are followed."""
@@ -26,7 +27,6 @@ _DEEPEST: Final = 8
 _STEPS: Final = 20  # of one run, looked at in detail
 _HOLDERS: Final = 20
 _LEASES: Final = 200  # looked at to find out who serves an app
-_SCANS: Final = 50
 _NEVER: Final = b"!"
 
 _WINDOWS: Final = {b"b": "batch", b"c": "debounce", b"": "debounce"}
@@ -50,6 +50,7 @@ class _Look:
         self._fields: Mapping[bytes, bytes] = {}
         self._function: Registered | None = None
         self._config: Mapping[str, Any] = {}
+        self._removed = False
 
     async def explain(self, run: str) -> Explanation:
         self._keys = keys = self._store.of_run(run).keys
@@ -74,7 +75,8 @@ class _Look:
         field = f"{self._function.app_id}\0{self._function.fn_id}"
         raw: bytes | None = await self._call(key, "HGET", key, field)
         if raw is not None:
-            self._config = unpack(luapack.read(raw)[2])
+            _, _, config, *removed = luapack.read(raw)
+            self._config, self._removed = unpack(config), bool(removed)
 
     # --- the run ---
 
@@ -247,7 +249,8 @@ class _Look:
         busy: Counter[str] = Counter()
         for shard in self._store.shards:
             busy.update(w for w in await self._leased(shard.keys, app) if w in alive)
-        return Service(alive=len(alive), busy=dict(busy.most_common()), rung=bool(bell))
+        served = dict(busy.most_common())
+        return Service(alive=len(alive), busy=served, rung=bool(bell), removed=self._removed)
 
     async def _leased(self, keys: Keys, app: str) -> list[str]:
         items: list[bytes] = await self._call(
@@ -276,7 +279,8 @@ class _Look:
         try:
             return await explain(self._store, self._directory, child, depth=self._depth + 1)
         except RunNotFoundError:
-            if await self._directory.find(app, fn) is None:
+            function = await self._directory.find(app, fn)
+            if function is None or function.removed:
                 return "no worker has registered that function"
             return ""
 
@@ -286,21 +290,18 @@ class _Look:
         """A run that an open window gathers events for, or one that flow control turned away."""
         key = self._keys.build("outcome", run)
         flat: list[bytes] = await self._call(key, "HGETALL", key)
-        # `open` marks the run of an open window.
-        if flat and flat[1] != b"open":
-            return await self._instead(run, flat[0].decode(), flat[1].decode())
-        due, cursor = self._keys.build("due"), b"0"
-        for _ in range(_SCANS):
-            cursor, found = await self._call(
-                due, "ZSCAN", due, cursor, "MATCH", "~*", "COUNT", 1000
-            )
-            for item, end in zip(found[::2], found[1::2], strict=True):
-                told = await self._window(run, item.decode(), float(end))
-                if told is not None:
-                    return told
-            if int(cursor) == 0:
-                break
-        raise RunNotFoundError(f"there is no run {run!r}, or its retention is over")
+        if not flat:
+            raise no_run(run)
+        word, _, window = flat[1].decode().partition(" ")
+        if word == OPEN:
+            found = await self._window(run, flat[0].decode(), window)
+            if found is not None:
+                return found
+            if self._depth >= _DEEPEST:
+                raise no_run(run)
+            # It closed just now.
+            return await explain(self._store, self._directory, run, depth=self._depth + 1)
+        return await self._instead(run, flat[0].decode(), flat[1].decode())
 
     async def _instead(self, run: str, number: str, outcome: str) -> Explanation:
         await self._learn(number)
@@ -318,13 +319,16 @@ class _Look:
             runs=(other,) if other else (),
         )
 
-    async def _window(self, run: str, item: str, end: float) -> Explanation | None:
-        _, _, window = item.partition(":")
-        key = self._keys.build("window", window)
-        mine, number, kind, n = await self._call(key, "HMGET", key, "r", "f", "all", "n")
-        if mine != run.encode():
+    async def _window(self, run: str, fn: str, id_: str) -> Explanation | None:
+        key, due = self._keys.build("window", id_), self._keys.build("due")
+        (mine, kind, n), end = await asyncio.gather(
+            self._call(key, "HMGET", key, "r", "all", "n"),
+            self._call(due, "ZSCORE", due, f"~{fn}:{id_}"),
+        )
+        if mine != run.encode() or end is None:
             return None
-        await self._learn(number.decode())
+        end = float(end)
+        await self._learn(fn)
         app, fn = self._function[:2] if self._function else ("", "")
         what, when = _WINDOWS.get(kind, "window"), at(end, self._now)
         so_far = f"its {what} has {count(int(n), 'event')} so far and ends at {when}"

@@ -7,18 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from stepwell.errors import FunctionNotFoundError, error_payload
+from stepwell.ids import function_shard, run_id, ulid_ms
 from stepwell.serde.values import pack
 from stepwell_engine.chunks import Chunk
 from stepwell_engine.ends import load_ends, skipped
 from stepwell_engine.entries import ENDED, INVOKED, LOOK, SKIPPED, Batch, Entry
 from stepwell_engine.matching import Matcher
 from stepwell_engine.metrics import Metrics
+from stepwell_engine.once import Once
 from stepwell_engine.planning import Plan, Work, error_record, plan, start_all
 from stepwell_engine.recent import Recent
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import Arg, NewRun
 from stepwell_engine.triggers import FILTER_ERROR
+from stepwell_engine.views import NOT_FOUND
 
 GROUP: Final = "stepwell"
 RECORD_TTL_MS: Final = 172_800_000  # the 24 h of de-duplication, and as much again as margin
@@ -40,7 +43,7 @@ class Fanout:
     of their causes, waits are resolved once, and plans that reach other shards are fixed first.
     """
 
-    __slots__ = ("_matcher", "_metrics", "_registry", "_store", "_warned", "recent")
+    __slots__ = ("_first", "_matcher", "_metrics", "_registry", "_store", "recent")
 
     def __init__(
         self, store: Store, registry: Registry, matcher: Matcher, metrics: Metrics
@@ -50,7 +53,7 @@ class Fanout:
         self._matcher = matcher
         self.recent = Recent(store, registry, matcher)
         self._metrics = metrics
-        self._warned: set[tuple[str, str, str]] = set()
+        self._first = Once()
 
     async def handle(self, batches: Sequence[Batch]) -> None:
         """Bring about what the entries cause, and acknowledge them.
@@ -110,6 +113,14 @@ class Fanout:
     def _count(self, batches: Sequence[Batch], unmatched: int) -> None:
         self._metrics.events_accepted.inc(sum(e.events for b in batches for e in b.entries))
         self._metrics.events_unmatched.inc(unmatched)
+
+    def count_cancelled(self, batches: Sequence[Batch]) -> None:
+        """Count the runs that handled entries tell were cancelled."""
+        for told in (each for batch in batches for each in batch.cancelled):
+            number, _, reason = told.partition(" ")
+            function = self._registry.numbered(number)
+            names = (function.app, function.fn) if function else ("", "")
+            self._metrics.run_cancelled(*names, reason)
 
     async def poison(self, shard: int, entry: Entry, why: str) -> None:
         """Give an entry up: its record says why, and it is acknowledged."""
@@ -195,11 +206,10 @@ class Fanout:
         return not runs
 
     def _warn(self, decided: Plan) -> None:
-        """Count keys of flow control that had no value; the log names each option of a function once."""
+        """Count keys of flow control that had no value; the log names each text of a function once."""
         for row, (option, text) in decided.faults:
             self._metrics.flow_key_errors.labels(row.app, row.fn, option).inc()
-            if (row.app, row.fn, option) not in self._warned:
-                self._warned.add((row.app, row.fn, option))
+            if self._first(row.app, row.fn, option, text):
                 logger.warning(
                     "function %s-%s: %s has no usable value for event %s: %s; more of these are only counted "
                     "(stepwell_flow_key_errors_total)",
@@ -313,17 +323,31 @@ class Fanout:
         return ready
 
     async def _refuse(self, decided: Plan) -> None:
-        """Tell the caller of an invoke that its function doesn't exist."""
+        """Tell the caller of an invoke that its function doesn't exist, or not any more."""
         work = decided.work
-        if work.target is None or self._registry.find(*work.target) is not None or not work.parent:
+        if work.target is None or self._registry.find(*work.target) is not None:
             return
         app, fn = work.target
+        if not work.parent:
+            await self._deny(work, app, fn)
+            return
         error = FunctionNotFoundError(
             f"no worker has registered function {fn!r} of app {app!r}: start a worker that serves it, "
             "or correct the id that is invoked"
         )
         run, _, step = work.parent.partition(":")
         await self._store.of_run(run).resolve(run, step, "", "e", packed_error(error))
+
+    async def _deny(self, work: Work, app: str, fn: str) -> None:
+        """The same for a client: it waits for a run by the id that it would have had."""
+        event = work.entry.id
+        home = function_shard(app, fn, len(self._store.shards))
+        function = self._registry.known(app, fn)
+        await self._store.shards[home].deny(
+            run_id(ulid_ms(event), event, app, fn, home),
+            function.number if function else "",
+            NOT_FOUND,
+        )
 
     async def _spread(self, plans: list[Plan]) -> None:
         """Events that reach other shards: fix the plan, create the runs everywhere, then acknowledge."""

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from stepwell.errors import (
     FunctionNotFoundError,
-    RunNotFoundError,
+    RunGatheringError,
     RunNotStartedError,
     SendEventsError,
 )
 from stepwell.events import Event
-from stepwell.gateway import BulkQuery, GatewayOptions, RunQuery
+from stepwell.gateway import BulkQuery, GatewayOptions, Removal, RunQuery
 from stepwell.ids import event_entropy, event_shard, function_shard, is_ulid, run_id, ulid_ms
 from stepwell.records import (
     BulkCancel,
@@ -20,6 +20,7 @@ from stepwell.records import (
     EventRecord,
     Explanation,
     Page,
+    RemovedFunction,
     Run,
     RunStatus,
     RunSummary,
@@ -35,11 +36,10 @@ from stepwell_engine.signals import send_signal
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import NewEvent, Transitions
-from stepwell_engine.watcher import Watcher
+from stepwell_engine.watcher import OPEN, Watcher, no_run
 
 CANCEL_GRACE_MS: Final = 10_000
 _GATHERED: Final = frozenset({"debounced", "batched"})
-_OPEN: Final = "open"  # the outcome of a run that a window still gathers events for
 _STREAM_LOOK: Final = 1_000  # entries of one shard's stream looked at for one event
 
 
@@ -132,10 +132,11 @@ class StoreGateway:
 
     async def start(self, app_id: str, fn_id: str, encoded: bytes, *, seed: str = "") -> str:
         """Start a run of a registered function with that event; the run's id."""
-        if await self._directory.find(app_id, fn_id) is None:
+        function = await self._directory.find(app_id, fn_id)
+        if function is None or function.removed:
             raise FunctionNotFoundError(
                 f"function: no worker has registered {fn_id!r} of app {app_id!r} in namespace "
-                f"{self.store.namespace!r}; start a worker of that app once"
+                f"{self.store.namespace!r}, or it was removed; start a worker of that app once"
             )
         shard = function_shard(app_id, fn_id, len(self.store.shards))
         target = pack([app_id, fn_id, ""])
@@ -155,37 +156,58 @@ class StoreGateway:
         key = self.store.of_run(run_id).keys.run(run_id)
         letter, output, error = await self.store.server.call(key, "HMGET", key, "st", "o", "er")
         if letter is None:
-            return await self._instead(run_id)
+            return await self.result(await self._instead(run_id), expected=True)
         if letter == b"c":
             return RunStatus.COMPLETED, None if output is None else unpack(output)
         return run_status(letter.decode(), ""), views.error_info(unpack(error) if error else {})
 
-    async def _instead(self, run_id: str) -> tuple[RunStatus, Any]:
-        """What came instead of a run: that which its event was gathered for, or none."""
+    async def _instead(self, run_id: str) -> str:
+        """The run that comes in place of one that is not there: for which its event was gathered, or itself, later."""
         key = self.store.of_run(run_id).keys.build("outcome", run_id)
         outcomes: list[bytes] = await self.store.server.call(key, "HVALS", key)
         if not outcomes:
-            raise _no_run(run_id)
+            raise no_run(run_id)
         word, _, other = outcomes[0].decode().partition(" ")
         if word in _GATHERED:
-            return await self.result(other, expected=True)
-        if word == _OPEN:
-            return await self.result(run_id, expected=True)
+            return other
+        if word == OPEN:
+            return run_id
         why = EventOutcome(app_id="", fn_id="", outcome=word, run_id=other).reason
-        raise RunNotStartedError(f"the function was not started: {why}")
+        text = f"the function was not started: {why}"
+        if word == views.NOT_FOUND:
+            raise FunctionNotFoundError(f"{text}; start a worker that serves it")
+        raise RunNotStartedError(text)
 
     async def wait(self, run_id: str) -> Run:
-        """Wait for a run's end."""
+        """Wait for a run's end, and before that for its beginning where events are gathered for it."""
         await self._watcher.ended(run_id)
-        return await self.run(run_id)
+        while (run := await self._read(run_id)) is None:
+            run_id = await self._instead(run_id)
+            await self._watcher.ended(run_id, expected=True)
+        return run
 
     async def run(self, run_id: str) -> Run:
         """A run, whole."""
+        run = await self._read(run_id)
+        if run is not None:
+            return run
+        why = await self.explain(run_id)
+        if why.reason == "gathering":
+            raise RunGatheringError(f"{why} wait_for_run waits for it", until=why.until)
+        if why.reason == "not_started":
+            raise RunNotStartedError(str(why))
+        # It has come just now, or its event was gathered for another.
+        run = await self._read(why.run_id)
+        if run is None:
+            raise no_run(run_id)
+        return run
+
+    async def _read(self, run_id: str) -> Run | None:
         key = self.store.of_run(run_id).keys.run(run_id)
         flat: list[bytes] = await self.store.server.call(key, "HGETALL", key)
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         if b"st" not in fields:
-            raise _no_run(run_id)
+            return None
         function = await self._directory.numbered(fields[b"f"].decode())
         return views.run(run_id, function.fn_id if function else "", fields)
 
@@ -202,16 +224,14 @@ class StoreGateway:
 
     async def cancel(self, run_id: str, reason: str, *, children: bool = False) -> RunStatus:
         """Cancel a run; its status afterwards."""
-        from stepwell_engine.bulk import cancelled_error
-
         letter = await self.store.of_run(run_id).cancel(
             run_id,
-            error=pack(cancelled_error(reason)),
+            error=pack(views.cancelled_error(reason, "api")),
             grace_ms=CANCEL_GRACE_MS,
             children=children,
         )
         if not letter:
-            raise _no_run(run_id)
+            raise no_run(run_id)
         return run_status(letter, "")
 
     async def cancel_runs(self, query: BulkQuery) -> BulkCancel:
@@ -219,6 +239,12 @@ class StoreGateway:
         from stepwell_engine.bulk import cancel_runs
 
         return await cancel_runs(self.store, self._directory, query)
+
+    async def remove_function(self, asked: Removal) -> RemovedFunction:
+        """Take a function out of the registry."""
+        from stepwell_engine.removal import remove_function
+
+        return await remove_function(self.store, self._directory, asked)
 
     async def signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:
         """Send a signal; the run that received it."""
@@ -334,10 +360,3 @@ class StoreGateway:
         """Close the connections."""
         await self._watcher.aclose()
         await self.store.aclose()
-
-
-def _no_run(run_id: str) -> RunNotFoundError:
-    return RunNotFoundError(
-        f"there is no run {run_id!r}: it is not there yet (client.explain tells of a debounce or batch that is open), "
-        "or its retention is over"
-    )

@@ -12,10 +12,14 @@ __all__ = ["Metrics"]
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LONG = (*_SHORT, 900, 3600, 7200)
 _FUNCTION = ("app", "function")
+REASONS = frozenset(
+    {"api", "bulk", "event", "parent", "removed", "singleton", "timeout_start", "timeout_finish"}
+)
+"""Why runs are cancelled; `other` stands for any other."""
 
 
 class Metrics:
-    """The metrics of one process. Labels name apps and functions only, so their number is bounded by the registry.
+    """The metrics of one process. Labels name apps, functions and words of ours only, so their number is bounded by the registry.
 
     `registry` defaults to a fresh one, which `stepwell_engine.health.Health` serves.
 
@@ -27,6 +31,7 @@ class Metrics:
         self.registry = registry if registry is not None else CollectorRegistry()
         self._events()
         self._runs()
+        self._crons_and_queues()
         self._health()
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
@@ -64,6 +69,14 @@ class Metrics:
         self.waits_matched = self._counter(
             "stepwell_waits_matched_total", "Waits for an event that one ended."
         )
+        self.deliveries_failed = self._counter(
+            "stepwell_deliveries_failed_total",
+            "Messages between shards that were set aside, for an error that trying again at once can't mend.",
+        )
+        self.deliveries_kept = self._gauge(
+            "stepwell_deliveries_kept",
+            "Messages between shards that are set aside now; each coordinator exports it: take the max.",
+        )
         self.redeliveries = self._counter(
             "stepwell_redeliveries_total", "Stream entries taken over from another or a failed try."
         )
@@ -76,6 +89,11 @@ class Metrics:
             "stepwell_runs_ended_total",
             "Runs that ended: completed, failed or cancelled.",
             (*_FUNCTION, "status"),
+        )
+        self.runs_cancelled = self._counter(
+            "stepwell_runs_cancelled_total",
+            "Runs cancelled, by what asked for it.",
+            (*_FUNCTION, "reason"),
         )
         self.runs_swept = self._counter(
             "stepwell_runs_swept_total", "Ended runs removed after the retention."
@@ -99,6 +117,8 @@ class Metrics:
             "How late the oldest of a batch of sleeps, timeouts and retries was handled.",
             _SHORT,
         )
+
+    def _crons_and_queues(self) -> None:
         self.cron_ticks = self._counter(
             "stepwell_cron_ticks_total", "Cron ticks that started a run.", _FUNCTION
         )
@@ -136,6 +156,11 @@ class Metrics:
     def run_ended(self, app: str, function: str, status: str) -> None:
         """Count the end of a run; `status` is its stored letter: c, f or k."""
         self.runs_ended.labels(app, function, _STATUS[status]).inc()
+
+    def run_cancelled(self, app: str, function: str, reason: str) -> None:
+        """Count a cancelled run; a reason of another version is `other`."""
+        known = reason if reason in REASONS else "other"
+        self.runs_cancelled.labels(app, function, known).inc()
 
 
 _STATUS = {"c": "completed", "f": "failed", "k": "cancelled"}

@@ -14,9 +14,7 @@ from stepwell_engine.limits.event_keys import KeyFault
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.transitions import NewRun
 from stepwell_engine.triggers import STARTED, RegisteredFunction, Route
-
-NOT_FOUND: Final = "not_found"
-"""The outcome of an invoke whose function no worker ever registered."""
+from stepwell_engine.views import NOT_FOUND
 
 ERROR: Final = "error"
 """The outcome of an entry that can't be handled; its record says why."""
@@ -139,7 +137,8 @@ class Plan:
             return None
         rows: list[Outcome] = []
         for app, fn, outcome, run, shard, *ask in found["plan"]:
-            function = registry.find(app, fn)
+            # Removed since: it was decided before that.
+            function = registry.known(app, fn)
             number = function.number if function else ""
             asked = Admission(*ask)
             rows.append(Outcome(app, fn, outcome, run if number else "", shard, number, asked))

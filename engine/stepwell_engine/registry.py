@@ -30,6 +30,8 @@ class Registry:
         registry = Registry(store)
         await registry.refresh()
         registry.find("shop", "ship")
+
+    A function that was removed stays for the runs that it had (`known`, `numbered`), without its triggers.
     """
 
     __slots__ = (
@@ -59,16 +61,21 @@ class Registry:
         return self._version or None
 
     def find(self, app: str, fn: str) -> RegisteredFunction | None:
-        """The function of that app and id."""
+        """The function of that app and id, if it can be started."""
+        function = self._by_id.get((app, fn))
+        return None if function is None or function.removed else function
+
+    def known(self, app: str, fn: str) -> RegisteredFunction | None:
+        """The function of that app and id, also one that was removed."""
         return self._by_id.get((app, fn))
 
     def numbered(self, number: str) -> RegisteredFunction | None:
         """The function a run's hash names by its number."""
         return self._by_number.get(number)
 
-    def all(self) -> list[RegisteredFunction]:
-        """Every function."""
-        return list(self._by_id.values())
+    def all(self, *, removed: bool = False) -> list[RegisteredFunction]:
+        """Every function; with `removed` also those that were removed, whose runs may go on."""
+        return [f for f in self._by_id.values() if removed or not f.removed]
 
     def route(self, name: str) -> Route:
         """Who wants events of that name."""
@@ -118,9 +125,12 @@ class Registry:
 def _parse(field: bytes, value: bytes, shards: int) -> RegisteredFunction | None:
     try:
         app, _, fn = field.decode().partition("\0")
-        number, _started, config = luapack.read(value)
+        number, _started, config, *removed = luapack.read(value)
+        found: dict[str, Any] = unpack(config)
+        if removed:
+            found["triggers"] = []
         function = RegisteredFunction(
-            app, fn, str(int(number)), function_shard(app, fn, shards), unpack(config)
+            app, fn, str(int(number)), function_shard(app, fn, shards), found, bool(removed)
         )
         _ = function.triggers, function.max_crashes, function.lookback
     except _ERRORS as error:

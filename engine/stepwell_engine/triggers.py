@@ -9,6 +9,7 @@ from typing import Any, Final
 from stepwell.errors import StepwellError
 from stepwell_engine.expressions import Program, compile, lookup  # noqa: A004
 from stepwell_engine.limits.admission import Flow
+from stepwell_engine.once import Once
 
 STARTED, FILTERED, FILTER_ERROR = "started", "filtered", "filter_error"
 """The outcomes of an event for a function that has a trigger of its name."""
@@ -31,7 +32,8 @@ Fields = Mapping[str, Any]
 class RegisteredFunction:
     """A function as a worker published it. `number` is its short name in keys, `shard` where its runs live.
 
-    `flow`: its flow control, None when it has none. Raises ValueError, TypeError, KeyError for an unreadable config.
+    `flow`: its flow control, None when it has none. `removed`: nothing starts it any more, it may still have runs.
+    Raises ValueError, TypeError, KeyError for an unreadable config.
     """
 
     app: str
@@ -39,6 +41,7 @@ class RegisteredFunction:
     number: str
     shard: int
     config: Mapping[str, Any]
+    removed: bool = False
     flow: Flow | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,7 @@ class Route:
     by_value: dict[str, dict[str, list[Watch]]] = field(
         default_factory=dict[str, dict[str, list[Watch]]]
     )
+    told: Once = field(default_factory=Once)
 
     @property
     def empty(self) -> bool:
@@ -116,7 +120,7 @@ class Route:
         if self.filtered:
             event = fields()
             found += [
-                (function, _judge(conditions, event, now_ms))
+                (function, _judge(function, conditions, event, now_ms, self.told))
                 for function, conditions in self.filtered
             ]
         if self.by_value:
@@ -132,7 +136,13 @@ class Route:
         return found
 
 
-def _judge(conditions: list[Condition], event: Fields, now_ms: int) -> str:
+def _judge(
+    function: RegisteredFunction,
+    conditions: list[Condition],
+    event: Fields,
+    now_ms: int,
+    told: Once,
+) -> str:
     outcome = FILTERED
     for program in conditions:
         try:
@@ -140,8 +150,14 @@ def _judge(conditions: list[Condition], event: Fields, now_ms: int) -> str:
                 outcome = FILTER_ERROR
             elif program.evaluate(event, None, now_ms=now_ms) is True:
                 return STARTED
-        except StepwellError:
+        except StepwellError as error:
             outcome = FILTER_ERROR
+            if told(function.id, str(error)):
+                logger.warning(
+                    "function %s: its trigger's expression has no value for an event named %s: %s; more of these are only "
+                    "counted (stepwell_filter_errors_total)",
+                    function.id, event.get("name"), error,
+                )  # fmt: skip
     return outcome
 
 
@@ -152,12 +168,13 @@ class TriggerIndex:
     index.route("shop/order.created").always
     """
 
-    __slots__ = ("_exact", "_prefixes", "_routes")
+    __slots__ = ("_exact", "_prefixes", "_routes", "_told")
 
     def __init__(self, functions: Iterable[RegisteredFunction]) -> None:
         self._exact: dict[str, list[tuple[RegisteredFunction, str | None]]] = {}
         self._prefixes: dict[str, list[tuple[RegisteredFunction, str | None]]] = {}
         self._routes: dict[str, Route] = {}
+        self._told = Once()
         for function in functions:
             for event, expression in function.triggers:
                 wild = event.endswith(("/*", ".*"))
@@ -183,7 +200,7 @@ class TriggerIndex:
         texts: dict[str, list[str | None]] = {}
         for function, text in wanted:
             texts.setdefault(function.number, []).append(text or None)
-        route = Route(len(name.encode()))
+        route = Route(len(name.encode()), told=self._told)
         for number, function in functions.items():
             _place(route, function, texts[number], internal=name.startswith(INTERNAL))
         return route

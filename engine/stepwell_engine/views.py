@@ -32,6 +32,9 @@ Fields = Mapping[bytes, bytes]
 SUMMARY: Final = (b"st", b"rs", b"a", b"f", b"t", b"e", b"qa", b"sa", b"ea", b"er", b"pa")
 """The fields of a run's hash that `summary` needs."""
 
+NOT_FOUND: Final = "not_found"
+"""The outcome of an invoke whose function no worker has registered, or that was removed."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP: Final = re.compile(r":([0-9A-Z]{16})$")
 _OPS: Final = {"z": "sleep", "w": "wait", "g": "signal", "i": "invoke", "r": "run", "P": "run"}
@@ -103,6 +106,17 @@ def error_info(payload: object) -> ErrorInfo | None:
     )
 
 
+def cancelled_error(message: str, reason: str) -> dict[str, str | None]:
+    """The `er` of a run that is cancelled. `reason` is a word for metrics and programs (metrics.REASONS)."""
+    return {
+        "code": "run_cancelled",
+        "name": "RunCancelledError",
+        "message": message,
+        "stack": None,
+        "reason": reason,
+    }
+
+
 def event(event_id: str, record: bytes, accepted_ms: int) -> EventRecord:
     """An event's record, `e:<id>`."""
     if record[:1] == b"D":
@@ -142,7 +156,7 @@ def decided(outcome: EventOutcome, text: bytes | None, window: bytes | None = No
     if text is None:
         return outcome
     word, _, run_id = text.decode().partition(" ")
-    if window in (None, b"open"):
+    if window is None or window.startswith(b"open "):
         return replace(outcome, outcome=word, run_id=run_id or None)
     told, _, run_id = window.decode().partition(" ")
     return replace(outcome, outcome=told, run_id=run_id or None, gathered=word)

@@ -17,6 +17,8 @@ _BLOCK_S: Final = 10
 _RENEW_S: Final = 300.0  # a long wait says so again, well before its entry on the server lapses
 _TTL_MS: Final = 900_000
 _ENDS: Final = frozenset("cfk")
+OPEN: Final = "open"
+"""What stands for a run that a debounce or batch gathers events for."""
 
 log = logging.getLogger("stepwell.client")
 
@@ -41,7 +43,7 @@ class Watcher:
     async def ended(self, run_id: str, *, expected: bool = False) -> None:
         """Return when the run has ended, or is known never to be. `expected`: its event is on its way, it may not exist yet.
 
-        Raises RunNotFoundError for an unknown run.
+        That of an open debounce or batch is waited for. Raises RunNotFoundError for an unknown run.
         """
         shard = self._store.of_run(run_id)
         group = self._group_of[self._keys[shard.shard]]
@@ -50,13 +52,10 @@ class Watcher:
             news = self._register(group, run_id)
             try:
                 status = await shard.watch(run_id, self.id, ttl_ms=_TTL_MS)
-                if status in _ENDS or len(status) > 1:
+                if status in _ENDS or (len(status) > 1 and status != OPEN):
                     return
                 if not status and not expected:
-                    raise RunNotFoundError(
-                        f"there is no run {run_id!r}: it is not there yet (client.explain tells of a debounce or "
-                        "batch that is open), or its retention is over"
-                    )
+                    raise no_run(run_id)
                 done, _ = await asyncio.wait((news,), timeout=_RENEW_S)
                 if done and news.result():
                     return
@@ -122,3 +121,10 @@ class Watcher:
         for news in self._waiting.get(group, {}).get(run_id, ()):
             if not news.done():
                 news.set_result(ended)
+
+
+def no_run(run_id: str) -> RunNotFoundError:
+    """The error for an id that means nothing here."""
+    return RunNotFoundError(
+        f"there is no run {run_id!r}: its event is not handled yet, or its retention is over"
+    )

@@ -41,7 +41,15 @@ from stepwell.middleware import (
     TransformOutputResult,
     TransformOutputStepInfo,
 )
-from stepwell.records import BulkCancel, EventRecord, Explanation, Run, RunStatus, StepRecord
+from stepwell.records import (
+    BulkCancel,
+    EventRecord,
+    Explanation,
+    RemovedFunction,
+    Run,
+    RunStatus,
+    StepRecord,
+)
 from stepwell.retries import Backoff, Retries
 from stepwell.serde.outputs import PydanticSerializer, Serializer
 from stepwell.step import Step, StepSync
@@ -76,6 +84,7 @@ __all__ = [
     "Priority",
     "PydanticSerializer",
     "RateLimit",
+    "RemovedFunction",
     "Retries",
     "RetryAfterError",
     "Run",

@@ -6,7 +6,7 @@ The methods are asynchronous; those named `..._sync` are the same ones, run in t
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from stepwell import client_args as check
 from stepwell.app import App
@@ -27,6 +27,7 @@ from stepwell.records import (
     EventRecord,
     Explanation,
     Page,
+    RemovedFunction,
     Run,
     RunStatus,
     RunSummary,
@@ -35,6 +36,7 @@ from stepwell.runtime import UNSET
 from stepwell.serde.outputs import Serializer, codec_for
 
 T = TypeVar("T")
+LiveRuns = Literal["refuse", "cancel", "keep"]
 
 
 class Client(App):
@@ -119,7 +121,7 @@ class Client(App):
     ) -> Any:
         """Run a function and wait for what it returns. `function` may be the text "app-fn".
 
-        Raises FunctionNotFoundError when no worker ever registered it, RunFailedError,
+        Raises FunctionNotFoundError when no worker registered it or it was removed, RunFailedError,
         RunCancelledError, and InvokeTimeoutError after `timeout` (None: wait for ever), when the run
         goes on.
 
@@ -142,7 +144,9 @@ class Client(App):
         return _loaded(function, _output(run_id, status, value), self.serializer)
 
     async def get_run(self, run_id: str) -> Run:
-        """A run with its steps, attempts and entries. Raises RunNotFoundError."""
+        """A run with its steps, attempts and entries. Raises RunNotFoundError; RunGatheringError, which is one,
+        while a debounce or batch gathers events for it; RunNotStartedError when none came of that.
+        """
         check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
         return await (await self._connections.get()).run(run_id)
 
@@ -175,7 +179,10 @@ class Client(App):
         return await (await self._connections.get()).runs(query)
 
     async def wait_for_run(self, run_id: str, *, timeout: Duration | None = None) -> Run:  # noqa: ASYNC109 - as above
-        """Wait until a run has ended, without polling. Raises RunNotFoundError, InvokeTimeoutError."""
+        """Wait until a run has ended, without polling; before that, until an open debounce or batch has become it.
+
+        Raises RunNotFoundError, RunNotStartedError when flow control lets none begin, InvokeTimeoutError after `timeout`.
+        """
         check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
         limit = check.seconds(timeout)
         gateway = await self._connections.get()
@@ -189,8 +196,8 @@ class Client(App):
         self, run_id: str, *, reason: str | None = None, children: bool = False
     ) -> RunStatus:
         """Cancel a run; its status afterwards: CANCELLED, CANCELLING while a worker has it, or the
-        end it already had. `children`: the runs that it invoked and waits for are cancelled too,
-        and those that they did. Idempotent. Raises RunNotFoundError.
+        end it already had. `children`: the runs that it invoked and waits for, or waited for when it
+        ended, are cancelled too, and those that they did. Idempotent. Raises RunNotFoundError.
         """
         check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
         why = check.cancel_reason(reason)
@@ -211,6 +218,23 @@ class Client(App):
         """
         query = check.cancel_runs(**which)
         return await (await self._connections.get()).cancel_runs(query)
+
+    async def remove_function(
+        self, fn_id: str, *, app_id: str | None = None, runs: LiveRuns = "refuse"
+    ) -> RemovedFunction:
+        """Take a function that the code no longer has out of the registry, with its `on_failure`.
+
+        From then on no event, cron or invoke starts it, and it is listed no more; what it ran can still be
+        looked at. A worker that starts with it brings it back. `app_id`: by default this client's.
+        `runs`: what becomes of runs that have not ended: "refuse" removes nothing while there are any,
+        "cancel" cancels them, "keep" leaves them to workers that still have the code.
+
+        Raises FunctionNotFoundError, FunctionInUseError, ConfigError.
+
+        >>> await client.remove_function("fulfil", runs="cancel")
+        """
+        asked = check.removal(self.app_id if app_id is None else app_id, fn_id, runs)
+        return await (await self._connections.get()).remove_function(asked)
 
     async def send_signal(
         self, signal: str, data: object = None, *, hold: Duration | None = None
@@ -327,6 +351,12 @@ class Client(App):
     def cancel_runs_sync(self, **which: Unpack[check.Which]) -> BulkCancel:
         """As `cancel_runs`, blocking."""
         return self._portal.run(self.cancel_runs(**which))
+
+    def remove_function_sync(
+        self, fn_id: str, *, app_id: str | None = None, runs: LiveRuns = "refuse"
+    ) -> RemovedFunction:
+        """As `remove_function`, blocking."""
+        return self._portal.run(self.remove_function(fn_id, app_id=app_id, runs=runs))
 
     def send_signal_sync(
         self, signal: str, data: object = None, *, hold: Duration | None = None

@@ -8,7 +8,7 @@ from stepwell.durations import Duration, Until, parse_duration, parse_until
 from stepwell.errors import ConfigError, EventInvalidError, LimitExceededError
 from stepwell.events import Event, encode_event
 from stepwell.function import Function, FunctionReference, check_id
-from stepwell.gateway import BulkQuery, RunQuery
+from stepwell.gateway import BulkQuery, Removal, RunQuery
 from stepwell.limits import Limits
 from stepwell.records import RunStatus
 from stepwell.serde.values import pack
@@ -177,6 +177,15 @@ def cancel_runs(
         dry_run=bool(dry_run),
         reason=cancel_reason(reason),
     )
+
+
+def removal(app_id: str, fn_id: str, runs: str) -> Removal:
+    """What `remove_function` was asked for."""
+    check_id(fn_id, "remove_function(fn_id=)")
+    check_id(app_id, "remove_function(app_id=)")
+    if runs not in ("refuse", "cancel", "keep"):
+        raise ConfigError(f'remove_function(runs=): {runs!r}; write "refuse", "cancel" or "keep"')
+    return Removal(app_id=app_id, fn_id=fn_id, runs=runs)
 
 
 def cancel_reason(reason: str | None) -> str:

@@ -18,9 +18,11 @@ StepwellError
 ├── StepNestedError                     a step inside a step
 ├── SuspendSwallowedError               a bare `except:` caught the suspension
 ├── SignalConflictError                 another run waits for that signal
+├── FunctionInUseError                  a function that is to be removed has live runs
 ├── RunError                            what asked for a run did not get its result
 │   ├── FunctionNotFoundError
 │   ├── RunNotFoundError
+│   │   └── RunGatheringError
 │   ├── RunNotStartedError
 │   ├── RunFailedError
 │   ├── RunCancelledError
@@ -257,6 +259,14 @@ class SignalConflictError(StepwellError, retriable=False):
         self.signal = signal
 
 
+class FunctionInUseError(StepwellError):
+    """A function that is to be removed has runs that have not ended: `count` of them (counted up to 1,000)."""
+
+    def __init__(self, message: str, count: int = 0) -> None:
+        super().__init__(message)
+        self.count = count
+
+
 class RunError(StepwellError, retriable=False):
     """What asked for a run did not get its result."""
 
@@ -267,6 +277,14 @@ class FunctionNotFoundError(RunError):
 
 class RunNotFoundError(RunError):
     """There is no run of that id, or its retention is over."""
+
+
+class RunGatheringError(RunNotFoundError):
+    """The run is not there yet: a debounce or batch gathers events for it. `until`: when that ends, unless it is put off or full before."""
+
+    def __init__(self, message: str, *, until: datetime | None = None) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 class RunNotStartedError(RunError):
@@ -352,12 +370,7 @@ def error_payload(error: BaseException, *, skip_frames: int = 0) -> dict[str, An
     `StepError` keeps the name, message and stack of the error inside its step.
     """
     if isinstance(error, (StepError, RunFailedError)):
-        return {
-            "code": error.code,
-            "message": error.message,
-            "name": error.name,
-            "stack": error.stack,
-        }
+        return {name: getattr(error, name) for name in ("code", "message", "name", "stack")}
     code = error.code if isinstance(error, StepwellError) else "unknown"
     tb = error.__traceback__
     for _ in range(skip_frames):

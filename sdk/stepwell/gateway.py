@@ -11,7 +11,16 @@ from stepwell.clock import Clock
 from stepwell.errors import ConfigError
 from stepwell.events import Event
 from stepwell.ids import MAX_SHARDS
-from stepwell.records import BulkCancel, EventRecord, Explanation, Page, Run, RunStatus, RunSummary
+from stepwell.records import (
+    BulkCancel,
+    EventRecord,
+    Explanation,
+    Page,
+    RemovedFunction,
+    Run,
+    RunStatus,
+    RunSummary,
+)
 
 NAMESPACE_CHARS: Final = 64
 
@@ -70,7 +79,10 @@ class RunQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkQuery:
-    """Which runs to cancel, None = any: of those that have not ended, created from `after_ms` on and before `before_ms` (None = now)."""
+    """Which runs to cancel, None = any: of those that have not ended, created from `after_ms` on and before `before_ms` (None = now).
+
+    `reason` is for people, `why` the word for metrics.
+    """
 
     app_id: str | None
     fn_id: str | None
@@ -82,6 +94,16 @@ class BulkQuery:
     children: bool
     dry_run: bool
     reason: str
+    why: str = "bulk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """Which function to take out of the registry, and what becomes of its live runs: refuse, cancel or keep."""
+
+    app_id: str
+    fn_id: str
+    runs: str
 
 
 class Gateway(Protocol):
@@ -127,6 +149,10 @@ class Gateway(Protocol):
 
     async def cancel_runs(self, query: BulkQuery) -> BulkCancel:
         """Cancel runs. Raises ExpressionError."""
+        ...
+
+    async def remove_function(self, asked: Removal) -> RemovedFunction:
+        """Take a function out of the registry. Raises FunctionNotFoundError, FunctionInUseError."""
         ...
 
     async def signal(self, signal: str, value: bytes, hold_ms: int) -> str | None:

@@ -192,6 +192,20 @@ class BulkCancel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedFunction:
+    """What `client.remove_function` did.
+
+    `fn_ids`: the functions removed, its `on_failure` among them. `cancelled`: how many live runs were cancelled. `left`: how many runs
+    (and open debounces and batches) are still there, for workers that have the code; counted up to 1,000 of each function.
+    """
+
+    app_id: str
+    fn_ids: tuple[str, ...]
+    cancelled: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """Why a run is not running now, as `client.explain` found it; `str()` gives the sentence.
 
@@ -218,7 +232,7 @@ _REASONS: Final = {
     "started": "started run {run}",
     "filtered": "the trigger's expression is not true for this event",
     "filter_error": "the trigger's expression has no value for this event",
-    "not_found": "no worker has registered the function",
+    "not_found": "no worker has registered the function, or it was removed",
     "error": "the event could not be handled",
     "rate_limited": "the rate limit was reached",
     "duplicate": "run {run} has the same idempotency key and began within 24 hours",

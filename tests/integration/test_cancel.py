@@ -81,6 +81,41 @@ async def test_without_children_they_go_on(client, stepwell_engine):
         assert [r.status for r in await engine.runs("g")] == [RunStatus.COMPLETED] * 2
 
 
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_children_of_a_run_that_has_ended_already(client, stepwell_engine, how):
+    family(client)
+
+    @client.create_function(fn_id="fails", trigger=TriggerEvent("t/fail"), retries=0)
+    async def fails(ctx):
+        async def broken():
+            raise ValueError("broken")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step.invoke("call", function=client.functions["g"]))
+            group.create_task(ctx.step.run("broken", broken))
+
+    async with stepwell_engine(client) as engine:
+        fn, event = ("f", "t/go") if how == "cancelled" else ("fails", "t/fail")
+        await engine.send(Event(event))
+        await engine.settle()
+        [run] = await engine.runs(fn)
+        if how == "cancelled":
+            await client.cancel_run(run.id)
+        await engine.settle()
+        assert (await engine.run(run.id)).status == how
+        living = [r for fn in "gh" for r in await engine.runs(fn)]
+        assert living
+        assert {r.status for r in living} == {RunStatus.WAITING}
+        # It stays as it ended; the runs that it left behind end now.
+        assert await client.cancel_run(run.id, children=True) == how
+        await engine.settle()
+        for each in living:
+            assert (await engine.run(each.id)).status is RunStatus.CANCELLED
+        assert await client.cancel_run(run.id, children=True) == how
+        await engine.settle()
+        assert len([r for fn in "gh" for r in await engine.runs(fn)]) == len(living)
+
+
 async def test_children_of_a_run_whose_worker_is_asked_to_stop(client, stepwell_engine):
     stop = asyncio.Event()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stepwell import Batch, Client, Event, Singleton, TriggerCron, TriggerEvent
+from stepwell import Batch, Client, Event, RateLimit, Singleton, TriggerCron, TriggerEvent
 from stepwell.ids import function_shard
 from stepwell.records import RunStatus
 from stepwell.testing.engine import Engine
@@ -228,6 +228,27 @@ async def test_flow_control_holds_for_ticks(client, stepwell_engine):
         assert begun == ["01:00", "03:00"]
         # A tick is not gathered: its run begins at its moment.
         assert [run.output for run in await engine.runs("batch")] == [1, 1, 1, 1]
+
+
+async def test_a_key_without_a_value_is_logged_once(client, stepwell_engine, caplog):
+    @client.create_function(
+        fn_id="tick",
+        trigger=TriggerCron(cron="@hourly"),
+        rate_limit=RateLimit(1, "1d", key="event.data.tenant"),
+    )
+    async def tick(ctx):
+        return None
+
+    async with stepwell_engine(client, start=START) as engine:
+        await engine.advance("3h")
+        assert len(await engine.runs("tick")) == 3
+        (told,) = [r.getMessage() for r in caplog.records if "no usable value" in r.getMessage()]
+        assert told.startswith(
+            "function shop-tick: rate_limit has no usable value for a cron's event"
+        )
+        labels = {"app": "shop", "function": "tick", "option": "rate_limit"}
+        metrics = engine.coordinator.metrics.registry
+        assert metrics.get_sample_value("stepwell_flow_key_errors_total", labels) == 3
 
 
 # --- without workers: configs by hand ---

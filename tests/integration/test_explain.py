@@ -1,50 +1,24 @@
-"""Why a run is not running now, for every reason there is (semantics §9)."""
+"""Why a run is not running now: what it waits for itself, and who could run it (semantics §9)."""
 
 import asyncio
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from stepwell import (
     Backoff,
-    Batch,
     Client,
-    Concurrency,
-    Debounce,
     Event,
     Explanation,
-    RateLimit,
     Retries,
-    Singleton,
-    Throttle,
-    Timeouts,
-    TriggerEvent,
 )
 from stepwell.errors import RunNotFoundError
-from stepwell.events import encode_event
 from stepwell.records import RunStatus
-from stepwell_engine.gateway import StoreGateway
+from tests.support.explained import GO, START, found_when, run_id_of, start, why
 from tests.support.runs import until
 
 pytestmark = pytest.mark.anyio
-GO = TriggerEvent("t/go")
-START = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-async def start(engine, data=None, name="t/go", **more):
-    [event_id] = await engine.send(Event(name, data or {}, **more))
-    await engine.settle()
-    return event_id
-
-
-async def run_id_of(engine, event_id):
-    [run] = (await engine.event(event_id)).run_ids
-    return run
-
-
-async def why(engine, event_id):
-    return await engine.client.explain(await run_id_of(engine, event_id))
 
 
 @pytest.fixture
@@ -232,170 +206,6 @@ async def test_busy_workers_and_running(client, engine_at):
         await engine.settle()
 
 
-async def test_concurrency(client, engine_at):
-    limit = Concurrency(limit=1, key="event.data.tenant", level="run")
-
-    @client.create_function(fn_id="f", trigger=GO, concurrency=limit)
-    async def f(ctx):
-        await ctx.step.sleep("nap", "1h")
-
-    async with engine_at(client) as engine:
-        first = await start(engine, {"tenant": "t1"})
-        others = [await start(engine, {"tenant": "t1"}) for _ in range(2)]
-        free = await start(engine, {"tenant": "t2"})
-        assert (await why(engine, free)).reason == "sleep"
-        holder = await run_id_of(engine, first)
-        found = await why(engine, others[1])
-        assert (found.reason, found.status, found.runs) == (
-            "concurrency", RunStatus.QUEUED, (holder,),
-        )  # fmt: skip
-        text = str(found)
-        assert 'concurrency limit of 1 run of event.data.tenant = "t1"' in text
-        assert f"held by run {holder} of shop/f since 2030-01-01 00:00:0" in text
-        assert text.endswith("1 run of its queue before it.")
-        assert "first of its queue" in str(await why(engine, others[0]))
-        await engine.advance("70m")
-        assert (await why(engine, others[0])).reason == "sleep"
-        await engine.advance("3h")
-
-
-async def test_a_shared_limit_names_other_functions(client, engine_at):
-    shared = Concurrency(limit=1, key="'gpu'", scope="env", level="run")
-
-    @client.create_function(fn_id="train", trigger=TriggerEvent("t/train"), concurrency=shared)
-    async def train(ctx):
-        await ctx.step.sleep("nap", "1h")
-
-    @client.create_function(fn_id="render", trigger=GO, concurrency=shared)
-    async def render(ctx): ...
-
-    async with engine_at(client) as engine:
-        holder = await run_id_of(engine, await start(engine, name="t/train"))
-        found = await why(engine, await start(engine))
-        assert found.reason == "concurrency"
-        assert found.runs == (holder,)
-        assert "shared with other functions" in str(found)
-        assert f"run {holder} of shop/train" in str(found)
-        await engine.advance("2h")
-
-
-async def test_throttle(client, engine_at):
-    @client.create_function(
-        fn_id="f", trigger=GO, throttle=Throttle(limit=1, period="1h", key="event.data.user")
-    )
-    async def f(ctx): ...
-
-    async with engine_at(client) as engine:
-        events = [await start(engine, {"user": 5}) for _ in range(4)]
-        found = await why(engine, events[3])
-        assert found.reason == "throttle"
-        text = str(found)
-        assert "throttle of event.data.user = 5: the next start is at 2030-01-01 01:00:0" in text
-        assert "2 runs of its key before it, so its own is not before 2030-01-01 03:00:0" in text
-        assert "first of its key" in str(await why(engine, events[1]))
-        await engine.advance("2h1m")
-        run = await engine.wait(events[2])
-        await engine.advance("1h")
-        assert (await engine.wait(events[3])).started_at >= found.until - timedelta(seconds=1)
-        assert run.started_at < found.until
-
-
-async def found_when(client, run_id, reason):
-    """The explanation once it is that."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                found = await client.explain(run_id)
-            except RunNotFoundError:
-                found = None
-            if found is not None and found.reason == reason:
-                return found
-            await asyncio.sleep(0.002)
-
-
-async def test_singleton_predecessor(client, engine_at):
-    hold = {"on": True}
-
-    @client.create_function(fn_id="f", trigger=GO, singleton=Singleton(mode="cancel"))
-    async def f(ctx):
-        if ctx.event.data.get("first"):
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                await until(lambda: not hold["on"])
-                raise
-
-    async with engine_at(client) as engine:
-        [first] = await engine.send(Event("t/go", {"first": True}))
-        holder = await run_id_of(engine, first)
-        await found_when(client, holder, "running")
-        [second] = await engine.send(Event("t/go"))
-        found = await found_when(client, await run_id_of(engine, second), "singleton")
-        assert found.runs == (holder,)
-        assert f"run {holder} of shop/f, which is being cancelled" in str(found)
-        found = await client.explain(holder)
-        assert found.reason == "cancelling"
-        assert "a newer run of its singleton key began" in str(found)
-        assert f"worker {engine.worker.worker_id} has until" in str(found)
-        hold["on"] = False
-        await engine.settle()
-        assert (await client.explain(holder)).reason == "cancelled"
-
-
-async def test_open_windows(client, engine_at):
-    @client.create_function(fn_id="d", trigger=GO, debounce=Debounce(period="1h"))
-    async def d(ctx): ...
-
-    @client.create_function(
-        fn_id="b", trigger=TriggerEvent("t/many"), batch_events=Batch(max_size=10, timeout="2h")
-    )
-    async def b(ctx): ...
-
-    async with engine_at(client) as engine:
-        await start(engine)
-        found = await why(engine, await start(engine))
-        assert (found.reason, found.status) == ("gathering", None)
-        assert "its debounce has 2 events so far and ends at 2030-01-01 01:00:0" in str(found)
-        assert str(found).endswith("unless another comes.")
-        found = await why(engine, await start(engine, name="t/many"))
-        assert "its batch has 1 event so far and ends at 2030-01-01 02:00:0" in str(found)
-        await engine.advance("3h")
-        assert (await client.explain(found.run_id)).reason == "completed"
-
-
-async def test_an_invoke_that_is_debounced(client, engine_at):
-    @client.create_function(fn_id="inner", debounce=Debounce(period="1h", collect=True))
-    async def inner(ctx): ...
-
-    @client.create_function(fn_id="outer", trigger=GO)
-    async def outer(ctx):
-        await ctx.step.invoke("deep", function=inner, timeout="1d")
-
-    async with engine_at(client) as engine:
-        await start(engine)
-        found = await why(engine, await start(engine))
-        assert found.reason == "invoke"
-        assert found.because.reason == "gathering"
-        assert "its debounce has 2 events so far" in str(found)
-
-
-async def test_timeouts_are_told(client, engine_at):
-    @client.create_function(fn_id="f", trigger=GO, timeouts=Timeouts(start="10m", finish="2h"))
-    async def f(ctx):
-        await ctx.step.sleep("nap", "1d")
-
-    async with engine_at(client) as engine:
-        found = await why(engine, await start(engine))
-        assert "cancels it if it has not ended by 2030-01-01 02:00:0" in str(found)
-        await engine.stop_worker()
-        found = await why(engine, await start(engine))
-        assert "cancels it if it has not begun by 2030-01-01 00:10:0" in str(found)
-        await engine.advance("11m")
-        found = await client.explain(found.run_id)
-        assert found.reason == "cancelled"
-        assert "timeouts: start 10m" in str(found)
-
-
 async def test_a_dead_worker_and_its_suspect(client, engine_at):
     hold = {"on": True}
 
@@ -446,49 +256,3 @@ async def test_a_step_of_its_own_item_is_held_back(client, engine_at):
         found = await why(engine, event_id)
         assert found.reason == "no_worker"
         assert "its step 'a' is queued" in str(found)
-
-
-async def test_a_parallel_step_waits_for_its_slot(client, engine_at):
-    hold = {"on": True}
-
-    @client.create_function(fn_id="f", trigger=GO, concurrency=1)
-    async def f(ctx):
-        async def busy():
-            await until(lambda: not hold["on"])
-
-        await ctx.group.parallel((lambda: ctx.step.run("a", busy), lambda: ctx.step.run("b", busy)))
-
-    async with engine_at(client) as engine:
-        [event_id] = await engine.send(Event("t/go"))
-        run = await run_id_of(engine, event_id)
-        async with asyncio.timeout(10):
-            found = await found_when(client, run, "steps")
-            while "held back" not in str(found):
-                found = await client.explain(run)
-        text = str(found)
-        assert re.search(r"has step '[ab]' running on a worker", text)
-        assert re.search(
-            r"its step '[ab]' is held back by the concurrency limit of 1 step: held", text
-        )
-        assert found.runs == (run,)
-        hold["on"] = False
-        await engine.settle()
-        assert (await client.explain(run)).reason == "completed"
-
-
-async def test_an_invoked_run_that_was_not_started(client, engine_at):
-    @client.create_function(fn_id="f", rate_limit=RateLimit(limit=1, period="1h"))
-    async def f(ctx): ...
-
-    async with engine_at(client) as engine:
-        gateway = await StoreGateway.open(client.options())
-        encoded = encode_event(Event("inngest/function.invoked"))
-        runs = []
-        for _ in range(2):
-            runs.append(await gateway.start("shop", "f", encoded))
-            await engine.settle()
-        await gateway.aclose()
-        assert (await client.explain(runs[0])).reason == "completed"
-        found = await client.explain(runs[1])
-        assert (found.reason, found.status, found.runs) == ("not_started", None, ())
-        assert str(found).endswith("was not started: the rate limit was reached.")

@@ -10,8 +10,12 @@ import pytest
 from stepwell import Client, Context, Event, TriggerEvent
 from stepwell.records import RunStatus
 from stepwell.testing.engine import Engine
+from stepwell_engine.cron_run import Crons
+from stepwell_engine.metrics import Metrics
+from stepwell_engine.registry import Registry, register
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.scripts import Script
+from stepwell_engine.store.store import Store
 
 pytestmark = pytest.mark.anyio
 
@@ -102,3 +106,31 @@ async def test_a_lone_run_costs_one_call_a_step_and_one_for_its_end(
         assert scripts["returned"] + scripts["commit"] == 1
         # One that finds the run, and one that finds nothing more.
         assert scripts["lease"] <= 2
+
+
+async def test_crons_are_synced_in_pages(server_kind, scripts):
+    """200 functions with a cron: what it takes to begin them all, and to find at a change that nothing else did."""
+    async with Engine(Client(app_id="shop"), server=server_kind, shards=4) as engine:
+        store = engine.store
+        trigger = {"cron": "@hourly", "timezone": None, "jitter": None, "catchup": "last"}
+        cron = {"triggers": [trigger]}
+        await engine.stop_coordinator()
+        await register(store, [("shop", f"f{n}", cron) for n in range(200)], 1)
+        crons = Crons(store, Registry(store), Metrics())
+        scripts.clear()
+        assert await _sync(crons, store) <= 8
+        # Shards have about 50 functions: a page each.
+        assert (scripts["crons"], scripts["tick"]) == (4, 200)
+        await register(store, [("shop", "one-more", cron)], 2)
+        scripts.clear()
+        assert await _sync(crons, store) <= 8
+        assert (scripts["crons"], scripts["tick"]) == (4, 1)
+        await engine.start_coordinator()
+
+
+async def _sync(crons: Crons, store: Store) -> int:
+    """The round trips of one sync, those to several nodes counted together."""
+    before = store.server.counters.round_trips
+    await crons.sync()
+    nodes = len(store.server.same_node([shard.keys.root for shard in store.shards]))
+    return (store.server.counters.round_trips - before) // nodes

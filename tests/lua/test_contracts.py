@@ -94,6 +94,10 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"started_ms": 1, "configs": [("f", b"c"), ("g", b"d")]},
         {"field": 2, "config": 2},
     ),
+    "unregister": ({"fields": ["f", "g"]}, {"field": 2}),
+    "deny": ({"run": "r", "number": "1", "outcome": "not_found"}, {}),
+    "crons": ({"numbers": ["1", "2"]}, {"fn": 2}),
+    "set_aside": ({"group": "g", "entry": "1-1", "kept": b"k"}, {}),
     "watch": ({"run": "r", "watcher": "w", "ttl_ms": 1}, {}),
     "sweep": ({"before_ms": 1, "limit": 1}, {}),
     "remember": (

@@ -101,6 +101,8 @@ async def test_a_run_given_up_before_it_began_takes_no_others_with_it(shard: Sha
     assert await shard.commit(caller, "S", ops=invoke("call", 10**9)) == "OK"
     parent = f"{caller.run_id}:{step('call')}"
     first = await admit(shard, BATCH, parent=parent)
+    # What says that the window is open outlives it; without it, the cancel can't know.
+    await shard.do("DEL", "outcome", params=(first.run_id,))
     assert await shard.t.cancel(first.run_id, error=CANCELLED, grace_ms=1, tombstone="1") == "k"
     second = await admit(shard, BATCH)
     record = await shard.field(caller.run_id, f"s:{step('call')}")
@@ -110,6 +112,19 @@ async def test_a_run_given_up_before_it_began_takes_no_others_with_it(shard: Sha
     await shard.close_due()
     assert await shard.status(second.run_id) == "q"
     assert await events(shard, second.run_id) == 1
+
+
+async def test_a_window_that_is_ended_before_its_time_is_a_cancelled_run(shard: Shard) -> None:
+    first = await admit(shard, BATCH)
+    await admit(shard, BATCH)
+    items = [item.decode() for item in await shard.do("ZRANGE", "due", 0, -1)]
+    assert await shard.t.close(items) == []
+    assert await shard.t.close(items, CANCELLED) == ["1"]
+    assert await shard.t.close(items, CANCELLED) == []
+    assert await shard.status(first.run_id) == "k"
+    assert await events(shard, first.run_id) == 2
+    assert await shard.lease() == []
+    assert await shard.kinds() == ["f inngest/function.cancelled", "f inngest/function.finished"]
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -56,7 +56,7 @@ async def test_an_event_nobody_wants_is_recorded_too(client, stepwell_engine):
         assert record.event.data == {"a": 1}
 
 
-async def test_a_filter_that_fails_is_an_outcome(client, stepwell_engine):
+async def test_a_filter_that_fails_is_an_outcome(client, stepwell_engine, caplog):
     @client.create_function(
         fn_id="broken", trigger=TriggerEvent("shop/order", "json_parse(event.data.text).a == 1")
     )
@@ -67,6 +67,10 @@ async def test_a_filter_that_fails_is_an_outcome(client, stepwell_engine):
         [event_id] = await engine.send(Event("shop/order", {"text": "{not json"}))
         record = await engine.event(event_id)
         assert outcomes(record) == {"broken": "filter_error"}
+        await engine.event(*await engine.send(Event("shop/order", {"text": "{not json"})))
+        told = [r.getMessage() for r in caplog.records if "no value" in r.getMessage()]
+        assert len(told) == 1
+        assert told[0].startswith("function shop-broken: its trigger's expression has no value")
         assert await engine.runs() == []
 
 

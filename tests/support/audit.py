@@ -8,7 +8,14 @@ async def violations(
     server: Caller, namespace: str = "stepwell", shards: int = 1
 ) -> list[Violation]:
     """What is wrong in a namespace that nobody is writing to just now."""
-    return [found for n in range(shards) for found in await audit(server, Keys(namespace, n))]
+    found: list[Violation] = []
+    for n in range(shards):
+        keys = Keys(namespace, n)
+        found += await audit(server, keys)
+        key = keys.build("undelivered")
+        if kept := await server.call(key, "HLEN", key):
+            found.append(Violation("undelivered", key, f"{kept} messages are set aside"))
+    return found
 
 
 async def assert_sound(server: Caller, namespace: str = "stepwell", shards: int = 1) -> None:

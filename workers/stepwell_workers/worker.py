@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from stepwell.clock import Clock
@@ -86,22 +87,33 @@ class Worker:
         self._functions: dict[str, Function[Any]] = {}
         self._entries: dict[str, Entry] = {}
         self._loops: list[asyncio.Task[None]] = []
-        self._threads = ThreadPool(concurrency)
         self._idle = asyncio.Event()
         self._idle.set()
         self._last_poll = 0.0
+        self._opened = AsyncExitStack()
+        self._serving = False
         self.store: Store
         self.services: Services
         self._fetcher: Fetcher
         self._heartbeat: Heartbeat
+        self._threads: ThreadPool
 
     # --- start ---
 
     async def start(self) -> None:
-        """Connect, publish the functions, begin to lease."""
+        """Connect, publish the functions, begin to lease. When that fails, nothing is left open; it may be tried again."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        self._serving = True
+
+    async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         self._last_poll = loop.time()
         self.store = await self._open("stepwell-worker")
+        self._opened.push_async_callback(self.store.aclose)
         for warning in self.store.warnings:
             logger.warning("%s", warning)
         functions = [function for client in self._clients for function in client.functions.values()]
@@ -114,6 +126,8 @@ class Worker:
         self._functions = {
             numbers[function.app_id, function.fn_id]: function for function in functions
         }
+        self._threads = ThreadPool(self._concurrency)
+        self._opened.callback(self._threads.close)
         self.services = Services(
             self.store,
             self.worker_id,
@@ -141,6 +155,7 @@ class Worker:
             lease_ms=self._lease_ms,
             alive_ms=self._lease_ms * 3 // 4,
         )
+        self._opened.push_async_callback(self._heartbeat.stop)
         self._heartbeat.start()
         # The first expression loads the parser; better now than under a run.
         await self._threads.run(expressions.compile, "event.data.id == async.data.id")
@@ -277,6 +292,8 @@ class Worker:
 
     async def drain(self, grace: float = 30.0) -> None:
         """Lease no more, let steps in flight end and be recorded, release the rest at once; then stop. `grace` in seconds."""
+        if not self._serving:
+            return
         self._fetcher.stop()
         self.services.draining = "drain"
         for entry in list(self._entries.values()):
@@ -296,7 +313,9 @@ class Worker:
         await self.stop()
 
     async def stop(self) -> None:
-        """Release everything now: steps in flight are interrupted and will run again elsewhere."""
+        """Release everything now: steps in flight are interrupted and will run again elsewhere. Idempotent, also before `start`."""
+        if not self._serving:
+            return
         self._fetcher.stop()
         self.services.draining = "stop"
         for entry in list(self._entries.values()):
@@ -323,9 +342,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
         self._loops.clear()
-        await self._heartbeat.stop()
-        self._threads.close()
-        await self.store.aclose()
+        self._serving = False
+        await self._opened.aclose()
 
 
 def make_worker_id() -> str:

@@ -15,6 +15,7 @@ from stepwell_engine import luapack
 from stepwell_engine.expressions import compile, index_key  # noqa: A004
 from stepwell_engine.expressions.values import FaultError
 from stepwell_engine.limits.event_keys import EventKeys, Fields
+from stepwell_engine.views import cancelled_error
 
 OPTION = "cancel"
 PATH_MARK: Final = "~"
@@ -136,6 +137,4 @@ class Registration(NamedTuple):
 def reason(name: str, event_id: str) -> bytes:
     """The `er` of a run that an event cancelled."""
     message = f"cancelled by event {name!r} ({event_id})"
-    return pack(
-        {"code": "run_cancelled", "name": "RunCancelledError", "message": message, "stack": None}
-    )
+    return pack(cancelled_error(message, "event"))

@@ -1,5 +1,5 @@
 -- What an event came to for a function, when it is decided here: `oc:<event>`; or `oc:<run>`, of a run that others know by its id but that
--- will not be (its event is in another's window, or refused), or not yet (`open`: the window that was opened by an invoke).
+-- will not be (its event is in another's window, or refused), or not yet (`open <id>`: the window gathers events for it).
 -- Its presence makes the decision once: a redelivered event finds its outcome, or its run.
 -- A candidate `c` is a run that may come into being: { fn, lane, start, noemit, parent, key, run, blob, created, flow, ts, event },
 -- `parent` is a list joined by spaces, `event` the id its blob begins with. A window's has `window`, and `more` fields for the run.

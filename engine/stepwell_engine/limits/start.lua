@@ -38,7 +38,8 @@ local function start(c)
     -- Runs of this very call are not in their queues yet, and what is cancelled must be found there.
     enter()
     local f = redis.call('HMGET', k_run(holder), unpack(CANCEL_FIELDS))
-    cancel_run(holder, f, cmsgpack.pack({ code = 'run_cancelled', name = 'RunCancelledError', message = REPLACED }), lock[3])
+    local err = { code = 'run_cancelled', name = 'RunCancelledError', message = REPLACED, reason = 'singleton' }
+    cancel_run(holder, f, cmsgpack.pack(err), lock[3])
   end
   STARTED[#STARTED + 1] = c.fn
   return 1

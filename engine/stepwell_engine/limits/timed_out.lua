@@ -22,5 +22,6 @@ local function timed_out(run, which)
   if not ms then return end
   local why = which == '<' and 'timeouts: start ' .. span(ms) .. ': the run had not begun by then'
     or 'timeouts: finish ' .. span(ms) .. ': the run had not ended by then'
-  cancel_run(run, f, cmsgpack.pack({ code = 'run_cancelled', name = 'RunCancelledError', message = why }), GRACE)
+  local reason = which == '<' and 'timeout_start' or 'timeout_finish'
+  cancel_run(run, f, cmsgpack.pack({ code = 'run_cancelled', name = 'RunCancelledError', message = why, reason = reason }), GRACE)
 end

@@ -3,6 +3,7 @@
 -- The window's run has the id that its first event would have started, so every event's outcome can name it at once.
 --- include limits/start
 local GATHERED = 10485760 -- bytes of events in one run
+local LEAST_LEFT = 3600000
 local FIELDS = { 'r', 'f', 'a', 'k', 'ne', 'pa', 's', 'c', 'fl', 'o', 'due', 'n', 'z', 'ts', 'all', 'ik' }
 
 -- Everything a run will need is in the window: whoever closes it has no event at hand.
@@ -37,7 +38,7 @@ local function close_window(w)
   redis.call('ZREM', k_due(), '~' .. w.f .. ':' .. w.id)
   redis.call('DEL', k_window(w.id), k_gathered(w.id))
   redis.call('HDEL', k_outcome(w.r), w.f)
-  -- The run was cancelled before it began: by an invoke that was given up, days ago (until then its outcome is `open`).
+  -- The run was cancelled before it began, by somebody who did not find its outcome.
   if redis.call('EXISTS', k_run(w.r)) == 1 then return turn_away(w.r, w.f, w.pa, 'cancelled', 'cancelled') end
   local c = {
     fn = w.f, lane = w.a, key = w.k, noemit = w.ne, parent = w.pa, start = w.s, run = w.r, created = w.c,
@@ -67,8 +68,9 @@ local function window_for(c, id, all, most)
     w = nil
   end
   if w then return w, false end
-  -- Who invoked it can't cancel a run that is to have others' events too: cancel.lua leaves a run alone that has an outcome.
-  if c.flow.v then note(c.run, c.fn, 'open') end
+  -- Clients wait for the run by its id. And who invoked it can't cancel a run that is to have others' events too: cancel.lua leaves a run
+  -- alone that has an outcome.
+  note(c.run, c.fn, 'open ' .. id)
   w = {
     r = c.run, f = c.fn, a = c.lane, k = c.key, ne = c.noemit, pa = '', s = c.start, c = c.created, fl = cmsgpack.pack(c.flow),
     o = NOW_S, due = NOW_S, n = 0, z = 0, ts = c.ts, all = all, id = id, ik = '',
@@ -82,6 +84,8 @@ local function enter_window(c, w, word, due)
   local key = k_window(w.id)
   w.due, w.n, w.z = due, tonumber(w.n) + 1, tonumber(w.z) + #c.blob
   redis.call('HSET', key, 'due', string.format('%.0f', due), 'n', w.n, 'z', w.z)
+  -- What says that it is open lives as long as it may be.
+  if due - w.o > OUTCOME_MS - LEAST_LEFT then redis.call('PEXPIRE', k_outcome(w.r), due - NOW + OUTCOME_MS) end
   if c.flow.id then
     w.ik = w.ik .. ' ' .. c.flow.id
     redis.call('HSET', key, 'ik', w.ik)

@@ -36,6 +36,7 @@ SPECS: tuple[KeySpec, ...] = (
         "events", "ev", "stream", "namespace", "accepted events; entries are deleted when handled"
     ),
     KeySpec("outbox", "ob", "stream", "namespace", "what this shard owes other shards"),
+    KeySpec("undelivered", "ud", "hash", "item", "what of it can't be delivered as things are"),
     KeySpec("send", "send:{seed}", "string", "ttl", "the reply of one send call, for its retries"),
     KeySpec("event_id", "id:{hash}", "string", "ttl", "a user's event id seen in the last 24 h"),
     KeySpec("record", "e:{event}", "string", "ttl", "an event's fan-out plan and outcomes"),

@@ -101,3 +101,23 @@ def leased(item: list[Any]) -> Leased:
     flat: list[bytes] = item[3]
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     return Leased(name[:26], name[27:], item[1].decode(), item[2] == b"1", fields)
+
+
+def expired(row: list[Any]) -> Expired:
+    """Parse one reply row of expired.lua."""
+    item, token, number, worker, alive, suspect, crashes, started = row
+    return Expired(
+        item.decode(),
+        token.decode(),
+        number.decode(),
+        worker.decode(),
+        bool(alive),
+        suspect == b"1",
+        int(crashes or 0),
+        started,
+    )
+
+
+def texts(flat: list[bytes]) -> dict[str, bytes]:
+    """A hash, by its fields as text."""
+    return {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)}

@@ -17,8 +17,10 @@ from stepwell_engine.store.shapes import (
     Leased,
     NewEvent,
     NewRun,
+    expired,
     leased,
     run_args,
+    texts,
 )
 
 __all__ = ["Arg", "DueReply", "Expired", "Leased", "NewEvent", "NewRun", "Transitions"]
@@ -207,10 +209,15 @@ class Transitions:
         ticks, windows = (tuple(name.decode() for name in names) for names in r[5:7])
         return DueReply(int(r[0]), int(r[1]), next_due, next_expiry, int(r[4]), ticks, windows)
 
-    async def close(self, windows: Sequence[str]) -> list[str]:
-        """End windows that `due` found; the function number of each run created."""
-        reply = await self._call("close", self._clock.offset_ms, *windows)
+    async def close(self, windows: Sequence[str], error: bytes = b"") -> list[str]:
+        """End windows that `due` found, or with `error` any, whose runs are cancelled at once. The function number of each run created."""
+        reply = await self._call("close", self._clock.offset_ms, error, *windows)
         return [number.decode() for number in reply]
+
+    async def crons(self, numbers: Sequence[str]) -> tuple[int, list[dict[str, bytes] | Exception]]:
+        """The time, and the cron state of each function or why it can't be read."""
+        now, *rows = await self._call("crons", self._clock.offset_ms, *numbers)
+        return int(now), [row if isinstance(row, Exception) else texts(row) for row in rows]
 
     async def tick(
         self,
@@ -248,19 +255,7 @@ class Transitions:
     async def expired(self, limit: int) -> list[Expired]:
         """Leases past their time."""
         reply = await self._call("expired", self._clock.offset_ms, limit)
-        return [
-            Expired(
-                i.decode(),
-                t.decode(),
-                f.decode(),
-                w.decode(),
-                bool(a),
-                su == b"1",
-                int(cr or 0),
-                ss,
-            )
-            for i, t, f, w, a, su, cr, ss in reply
-        ]
+        return [expired(lease) for lease in reply]
 
     async def reclaim(self, items: Iterable[tuple[str, str, int, bytes]]) -> list[tuple[str, str]]:
         """Take expired leases away: (item, token, max_crashes, error payload) → (item, outcome)."""
@@ -300,18 +295,8 @@ class Transitions:
         early: bool = False,
     ) -> bool:
         """Deliver a result to a waiting step; False when it waits no more."""
-        return bool(
-            await self._call(
-                "resolve",
-                self._clock.offset_ms,
-                run,
-                step,
-                registered,
-                status,
-                value,
-                "1" if early else "",
-            )
-        )
+        args = (run, step, registered, status, value, "1" if early else "")
+        return bool(await self._call("resolve", self._clock.offset_ms, *args))
 
     async def cancel(
         self,
@@ -374,8 +359,21 @@ class Transitions:
         version, rows = await self._call("register", *args)
         return int(version), [(f.decode(), str(int(n)), bool(w)) for f, n, w in rows]
 
+    async def unregister(self, fields: Sequence[str]) -> list[str]:
+        """Take functions out of the registry (shard 0 only); the fields of those that were in it."""
+        _, *gone = await self._call("unregister", self._clock.offset_ms, *fields)
+        return [field.decode() for field in gone]
+
+    async def deny(self, run: str, number: str, outcome: str) -> bool:
+        """Tell who waits for a run that it will never be; False when it is there."""
+        return bool(await self._call("deny", self._clock.offset_ms, run, number, outcome))
+
+    async def set_aside(self, group: str, entry: Arg, kept: bytes) -> None:
+        """Keep an entry of the outbox, with what is wrong with it, apart from those that can be delivered."""
+        await self._call("set_aside", group, entry, kept)
+
     async def watch(self, run: str, watcher: str, *, ttl_ms: int) -> str:
-        """Ask to be told of a run's end; returns its status letter now, '' when unknown, or the outcome why it never will be."""
+        """Ask to be told of a run's end; its status now, '' when unknown, "open" (gathering), or the outcome why it never will be."""
         return bytes(await self._call("watch", run, watcher, ttl_ms)).decode()
 
     async def sweep(self, before_ms: int, *, limit: int) -> int:
@@ -392,4 +390,5 @@ NAMES = (
     "expired", "reclaim", "started", "awaited", "candidates", "resolve", "cancel",
     "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
     "forget_consumers", "remember", "recent", "configure", "permit", "tick", "answered",
+    "unregister", "deny", "crons", "set_aside",
 )  # fmt: skip

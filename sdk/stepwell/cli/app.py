@@ -78,7 +78,8 @@ def _assemble() -> None:
     app.command()(coordinator.coordinator)
     app.add_typer(events.app, name="events")
     app.add_typer(runs.app, name="runs")
-    for free in (functions.functions, cron.cron, doctor.doctor, version.version):
+    app.add_typer(functions.app, name="functions")
+    for free in (cron.cron, doctor.doctor, version.version):
         app.command()(free)
 
 

@@ -94,7 +94,10 @@ def cancel(
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Recorded with the run.")] = None,
     children: Annotated[
-        bool, typer.Option("--children", help="The runs that they invoked and wait for, too.")
+        bool,
+        typer.Option(
+            "--children", help="The runs that they invoked and wait (or waited) for, too."
+        ),
     ] = False,
     fn: Annotated[
         str | None, typer.Option("--function", "--fn", help="All of this function (its local id).")

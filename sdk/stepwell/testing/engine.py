@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from stepwell.clock import VirtualClock
 from stepwell.durations import Duration, parse_duration
-from stepwell.errors import ConfigError, RunNotFoundError
+from stepwell.errors import ConfigError, RunGatheringError, RunNotFoundError
 from stepwell.events import Event
 from stepwell.records import EventRecord, Run, RunStatus
 from stepwell.testing.clock import EngineError, Timeline
@@ -294,6 +294,8 @@ class Engine:
     async def _unfinished(self, run_id: str, timeout: float) -> str:  # noqa: ASYNC109
         try:
             run = await self.client.get_run(run_id)
+        except RunGatheringError as error:
+            return f"{error}; move the clock with engine.advance(...)"
         except RunNotFoundError:
             return f"event {run_id} was not handled within {timeout:g} s"
         waits = [f"{s.op} {s.id!r} ({s.status})" for s in run.steps if not s.ended_at]

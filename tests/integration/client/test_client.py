@@ -1,11 +1,9 @@
-"""`Client` against a real server: sends, invokes, looks; on several loops, and blocking."""
+"""`Client` against a real server: what it sends, and what it refuses before anything is asked."""
 
 import asyncio
 import subprocess
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,23 +13,15 @@ from stepwell.errors import (
     ConfigError,
     DurationError,
     EventInvalidError,
-    FunctionNotFoundError,
-    InvokeTimeoutError,
     LimitExceededError,
     NamespaceError,
-    RunCancelledError,
-    RunFailedError,
-    RunNotFoundError,
     ServerUnavailableError,
     UnserializableError,
 )
 from stepwell.events import Event, SendEventsResult, decode_event
-from stepwell.function import reference_function
 from stepwell.ids import run_id, ulid_ms
 from stepwell.limits import Limits
 from stepwell.middleware import Middleware, MiddlewareSync
-from stepwell.records import RunStatus
-from stepwell.serde.values import unpack
 from stepwell_engine.embedded import EmbeddedServer, free_port
 from stepwell_engine.store.store import Store
 from tests.integration.client.conftest import Hands
@@ -41,34 +31,10 @@ pytestmark = pytest.mark.anyio
 NOWHERE = "redis://127.0.0.1:1"
 
 
-@dataclass
-class Receipt:
-    number: int
-
-
 @pytest.fixture
 async def client(store: Store, fresh: EmbeddedServer) -> AsyncIterator[Client]:
     async with Client(app_id="shop", redis_url=fresh.url) as made:
         yield made
-
-
-async def serve(hands: Hands, letter: str, value: object) -> None:
-    """Be coordinator and worker for one invoked run."""
-    while True:
-        invoked = [e for e in await hands.entries() if e["k"] == b"v"]
-        if invoked:
-            break
-    event_id = invoked[0]["i"].decode()
-    app, fn, parent = unpack(invoked[0]["x"])
-    assert (app, parent) == ("shop", "")
-    run = run_id(ulid_ms(event_id), event_id, app, fn, int(invoked[0]["shard"]))
-    await hands.create(run, fn, invoked[0]["d"], event_id)
-    await hands.finish(run, letter, value)
-
-
-async def invoke(hands: Hands, call: Any, letter: str, value: object) -> Any:
-    result, _ = await asyncio.gather(call, serve(hands, letter, value))
-    return result
 
 
 async def test_send_returns_ids_in_order(client: Client, hands: Hands) -> None:
@@ -193,68 +159,6 @@ async def test_a_wrong_shard_count_is_said(store: Store, fresh: EmbeddedServer) 
             await client.send(Event(name="a/b"))
 
 
-async def test_invoke_gives_the_functions_result(client: Client, hands: Hands) -> None:
-    @client.create_function(fn_id="ship")
-    async def ship(ctx: Any) -> Receipt:
-        return Receipt(1)
-
-    made = await invoke(
-        hands, client.invoke(ship, data={"n": 1}, timeout="30s"), "c", {"number": 3}
-    )
-    assert made == Receipt(3)
-    (entry,) = [e for e in await hands.entries() if e["k"] == b"v"]
-    event = decode_event(entry["d"], entry["i"].decode(), 1)
-    assert event.name == "inngest/function.invoked"
-    assert event.data == {"n": 1, "_inngest": {"fn_id": "shop-ship"}}
-
-
-@pytest.mark.parametrize(
-    "function", ["shop-ship", reference_function(app_id="shop", function_id="ship")]
-)
-async def test_invoke_by_name(client: Client, hands: Hands, function: Any) -> None:
-    assert await invoke(hands, client.invoke(function), "c", {"number": 3}) == {"number": 3}
-
-
-async def test_a_failed_run_raises_its_error(client: Client, hands: Hands) -> None:
-    error = {"code": "unknown", "name": "ValueError", "message": "no stock", "stack": "Trace"}
-    with pytest.raises(RunFailedError, match="no stock") as caught:
-        await invoke(hands, client.invoke("shop-ship"), "f", error)
-    assert (caught.value.name, caught.value.stack) == ("ValueError", "Trace")
-    assert (await client.get_run(caught.value.run_id)).status is RunStatus.FAILED
-
-
-async def test_a_cancelled_run_raises(client: Client, hands: Hands) -> None:
-    async def cancel() -> None:
-        while not (page := await client.list_runs()).items:
-            await serve_start(hands)
-        assert await client.cancel_run(page.items[0].id, reason="sold out") == "cancelled"
-
-    with pytest.raises(RunCancelledError, match="sold out"):
-        await asyncio.gather(client.invoke("shop-ship"), cancel())
-
-
-async def serve_start(hands: Hands) -> None:
-    for entry in await hands.entries():
-        event_id = entry["i"].decode()
-        if entry["k"] == b"v":
-            run = run_id(ulid_ms(event_id), event_id, "shop", "ship", int(entry["shard"]))
-            await hands.create(run, "ship", entry["d"], event_id)
-
-
-async def test_an_invoke_that_is_late_names_the_run(client: Client, hands: Hands) -> None:
-    with pytest.raises(InvokeTimeoutError, match=r"Timed out waiting.*after 50ms; it goes on"):
-        await client.invoke("shop-ship", timeout=50)
-    await serve_start(hands)
-    (run,) = (await client.list_runs(fn_id="ship", app_id="shop", status="queued")).items
-    with pytest.raises(InvokeTimeoutError, match=rf"run {run.id} had not ended after 20ms"):
-        await client.wait_for_run(run.id, timeout=20)
-    waiting = asyncio.create_task(client.wait_for_run(run.id))
-    await hands.finish(run.id, "c", "done")
-    ended = await waiting
-    assert (ended.output, ended.function_id) == ("done", "shop-ship")
-    assert ended.status.ended
-
-
 async def test_wrong_arguments_are_named_before_anything_is_asked() -> None:
     client = Client(app_id="shop", redis_url=NOWHERE)
     ghost = run_id(1, "e", "shop", "ship", 0)
@@ -314,15 +218,6 @@ def test_the_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert Client(app_id="shop", redis_url="redis://here").redis_url == "redis://here"
 
 
-async def test_unknown_functions_and_runs(client: Client) -> None:
-    with pytest.raises(FunctionNotFoundError, match="'shop-nothing'"):
-        await client.invoke("shop-nothing")
-    with pytest.raises(FunctionNotFoundError, match="'x' of app 'y'"):
-        await client.invoke(reference_function(app_id="y", function_id="x"))
-    with pytest.raises(RunNotFoundError, match="no run of namespace"):
-        await client.get_run("x")
-
-
 def test_functions_are_listed_with_their_failure_handlers() -> None:
     client = Client(app_id="shop", redis_url=NOWHERE)
 
@@ -334,75 +229,6 @@ def test_functions_are_listed_with_their_failure_handlers() -> None:
     assert list(client.functions) == ["ship", "ship-failure"]
     with pytest.raises(ConfigError, match="already"):
         client.create_function(fn_id="ship")(failed)
-
-
-def test_a_client_works_on_one_loop_after_another(fresh: EmbeddedServer) -> None:
-    client = Client(app_id="shop", redis_url=fresh.url)
-
-    async def once() -> str:
-        try:
-            return (await client.send(Event(name="a/b", id="same")))[0]
-        finally:
-            await client.aclose()
-
-    assert asyncio.run(once()) == asyncio.run(once())
-
-
-def test_blocking_calls_from_many_threads(fresh: EmbeddedServer) -> None:
-    client = Client(app_id="shop", redis_url=fresh.url)
-    ids: list[str] = []
-
-    def work() -> None:
-        for _ in range(20):
-            ids.extend(client.send_sync(Event(name="a/b")))
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(ids)) == 160
-    assert fresh.command("XLEN", "{stepwell:0}:ev") == 160
-    assert client.list_runs_sync().items == ()
-    assert client.send_signal_sync("s") is None
-    found = client.get_event_sync(ids[0])
-    assert found is not None
-    assert found.pending
-    for call in (client.get_run_sync, client.wait_for_run_sync, client.cancel_run_sync):
-        with pytest.raises(RunNotFoundError):
-            call(run_id(1, "e", "shop", "ship", 0))
-    with pytest.raises(FunctionNotFoundError):
-        client.invoke_sync("shop-ship")
-    client.close()
-    assert not client._portal.running
-    assert client.send_sync(Event(name="a/b"))
-    client.close()
-
-
-def test_a_blocking_call_on_the_portals_own_thread_is_refused(fresh: EmbeddedServer) -> None:
-    class Wrong(MiddlewareSync):
-        def before_send_events(self, events: list[Event]) -> None:
-            self.client.send_sync(Event(name="a/b"))
-
-    client = Client(app_id="shop", redis_url=fresh.url, middleware=[Wrong])
-    with pytest.raises(RuntimeError, match="own event loop"):
-        client.send_sync(Event(name="a/b"))
-    client.close()
-
-
-def test_a_forked_child_has_a_portal_of_its_own(fresh: EmbeddedServer) -> None:
-    program = f"""
-import os, stepwell.client, stepwell.events
-client = stepwell.client.Client(app_id="shop", redis_url={fresh.url!r})
-client.send_sync(stepwell.events.Event(name="a/b"))
-child = os.fork()
-client.send_sync(stepwell.events.Event(name="a/b"))
-if child:
-    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-os._exit(0)
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
-    assert fresh.command("XLEN", "{stepwell:0}:ev") == 3
 
 
 def test_importing_the_client_loads_no_server_code() -> None:

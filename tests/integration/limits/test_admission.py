@@ -5,26 +5,14 @@ import asyncio
 import pytest
 
 import stepwell
-from stepwell import Batch, Debounce, Priority, RateLimit, Singleton, TriggerEvent
+from stepwell import Priority, RateLimit, Singleton, TriggerEvent
 from stepwell.client import Client
-from stepwell.errors import RunNotFoundError, RunNotStartedError, StepError
+from stepwell.errors import RunNotStartedError, StepError
 from stepwell.events import Event
-from stepwell.ids import function_shard
 from stepwell.records import RunStatus
+from tests.support.orders import EVENT, order, outcomes
 
 pytestmark = pytest.mark.anyio
-
-EVENT = "shop/order"
-
-
-def order(n: int, **more):
-    return Event(EVENT, {"n": n, **more})
-
-
-async def outcomes(engine, event_ids):
-    """The outcome of each event that one function wants."""
-    records = [await engine.event(event_id) for event_id in event_ids]
-    return [record.outcomes[0] for record in records]
 
 
 async def test_a_rate_limit_drops_and_tells(client, stepwell_engine):
@@ -78,95 +66,6 @@ async def test_one_run_per_idempotency_key_and_day(client, stepwell_engine):
         await engine.advance("24h")
         third = await engine.send(order(3, key="x"))
         assert (await engine.wait(third[0])).output == 3
-
-
-async def test_a_debounce_runs_with_the_last_event(client, stepwell_engine):
-    @client.create_function(
-        fn_id="f",
-        trigger=TriggerEvent(EVENT),
-        debounce=Debounce(period="10s", key="event.data.user"),
-    )
-    async def f(ctx):
-        return [e.data["n"] for e in ctx.events]
-
-    async with stepwell_engine(client) as engine:
-        ids = []
-        for n in range(3):
-            ids += await engine.send(order(n, user="a"))
-            await engine.settle()
-            await engine.advance("8s")
-        assert await engine.runs() == []
-        await engine.advance("3s")
-        run = await engine.wait(ids[0])
-        assert run.output == [2]
-        assert {(o.outcome, o.run_id) for o in await outcomes(engine, ids)} == {
-            ("debounced", run.id)
-        }
-        assert run.created_at < run.queued_at
-
-
-async def test_an_older_event_takes_no_place_but_puts_the_end_off(client, stepwell_engine):
-    @client.create_function(
-        fn_id="f", trigger=TriggerEvent(EVENT), debounce=Debounce(period="10s", timeout="15s")
-    )
-    async def f(ctx):
-        return ctx.event.data["n"]
-
-    async with stepwell_engine(client) as engine:
-        now = int(engine.now().timestamp() * 1000)
-        (first,) = await engine.send(Event(EVENT, {"n": 1}, ts=now))
-        await engine.settle()
-        await engine.advance("8s")
-        await engine.send(Event(EVENT, {"n": 0}, ts=now - 5_000))
-        await engine.settle()
-        await engine.advance("4s")
-        assert await engine.runs() == []
-        await engine.advance("4s")  # the timeout, 15 s after the first
-        assert (await engine.wait(first)).output == 1
-
-
-async def test_a_collecting_debounce_has_all_by_time(client, stepwell_engine):
-    @client.create_function(
-        fn_id="f", trigger=TriggerEvent(EVENT), debounce=Debounce(period="10s", collect=True)
-    )
-    async def f(ctx):
-        await ctx.step.sleep("nap", "1s")  # entered again, it has them still
-        return [ctx.event.data["n"], [e.data["n"] for e in ctx.events]]
-
-    async with stepwell_engine(client) as engine:
-        now = int(engine.now().timestamp() * 1000)
-        ids = []
-        for n in (2, 3, 1):
-            ids += await engine.send(Event(EVENT, {"n": n}, ts=now - 10_000 + n))
-            await engine.settle()
-        await engine.advance("12s")
-        run = await engine.wait(ids[0])
-        assert run.output == [3, [1, 2, 3]]
-        assert [e.data["n"] for e in run.events] == [1, 2, 3]
-        assert run.event_name == EVENT
-
-
-async def test_a_batch_is_full_or_over(client, stepwell_engine):
-    @client.create_function(
-        fn_id="f",
-        trigger=TriggerEvent(EVENT),
-        batch_events=Batch(
-            max_size=3, timeout="30s", key="event.data.user", if_exp="event.data.n < 100"
-        ),
-    )
-    async def f(ctx):
-        return [e.data["n"] for e in ctx.events]
-
-    async with stepwell_engine(client) as engine:
-        ids = await engine.send([order(n, user="a") for n in range(4)] + [order(100, user="a")])
-        await engine.settle()
-        found = await outcomes(engine, ids)
-        assert [o.outcome for o in found] == ["batched"] * 4 + ["started"]
-        assert (await engine.wait(ids[0])).output == [0, 1, 2]
-        assert (await engine.wait(ids[4])).output == [100]
-        assert len(await engine.runs()) == 2
-        await engine.advance("31s")
-        assert (await engine.wait(ids[3])).output == [3]
 
 
 async def test_a_singleton_skips_while_a_run_is_there(client, stepwell_engine):
@@ -277,106 +176,6 @@ async def test_a_client_that_invokes_hears_of_it_too(client, stepwell_engine):
         assert await engine.client.invoke(f) == 1
         with pytest.raises(RunNotStartedError, match="the rate limit was reached"):
             await engine.client.invoke(f)
-
-
-async def test_all_invokes_of_a_batch_get_its_result(client, stepwell_engine):
-    @client.create_function(fn_id="sum", batch_events=Batch(max_size=3))
-    async def total(ctx):
-        return sum(e.data["n"] for e in ctx.events)
-
-    @client.create_function(fn_id="parent", trigger=TriggerEvent(EVENT))
-    async def parent(ctx):
-        return await ctx.step.invoke("call", function=total, data={"n": ctx.event.data["n"]})
-
-    async with stepwell_engine(client) as engine:
-        ids = await engine.send([order(1), order(2)])
-        result = asyncio.create_task(engine.client.invoke(total, data={"n": 4}))
-        assert await result == 7
-        parents = [await engine.wait(i) for i in ids]
-        assert [p.output for p in parents] == [7, 7]
-        (run,) = await engine.runs("sum")
-        assert run.parent_run_id in {p.id for p in parents}
-        assert run.parent_step_key == parents[0].steps[0].key
-
-
-async def test_the_invoke_of_a_replaced_event_fails(client, stepwell_engine):
-    @client.create_function(fn_id="child", debounce=Debounce(period="10s"))
-    async def child(ctx):
-        return "done"
-
-    @client.create_function(fn_id="parent", trigger=TriggerEvent(EVENT))
-    async def parent(ctx):
-        try:
-            return await ctx.step.invoke("call", function=child)
-        except StepError as error:
-            return error.name
-
-    async with stepwell_engine(client) as engine:
-        (first,) = await engine.send(Event(EVENT))
-        await engine.settle()
-        (second,) = await engine.send(Event(EVENT))
-        await engine.settle()
-        assert (await engine.wait(first)).output == "RunNotStartedError"
-        await engine.advance("11s")
-        assert (await engine.wait(second)).output == "done"
-
-
-async def test_a_window_may_be_refused_when_it_ends(client, stepwell_engine):
-    @client.create_function(
-        fn_id="f",
-        trigger=TriggerEvent(EVENT),
-        batch_events=Batch(max_size=2),
-        rate_limit=RateLimit(limit=1, period="1h"),
-    )
-    async def f(ctx):
-        return len(ctx.events)
-
-    async with stepwell_engine(client) as engine:
-        ids = await engine.send([order(n) for n in range(4)])
-        await engine.settle()
-        found = await outcomes(engine, ids)
-        assert [o.outcome for o in found] == ["batched"] * 2 + ["rate_limited"] * 2
-        assert found[3].reason == "the rate limit was reached when the batch closed"
-
-
-@pytest.mark.parametrize(
-    ("option", "word", "what"),
-    [
-        ({"debounce": Debounce(period="10m")}, "debounced", "debounce"),
-        ({"batch_events": Batch(max_size=3, timeout="10m")}, "batched", "batch"),
-    ],
-    ids=["debounce", "batch"],
-)
-async def test_while_a_window_is_open_everyone_is_told_of_it(
-    client, stepwell_engine, option, word, what
-):
-    @client.create_function(fn_id="f", trigger=TriggerEvent(EVENT), **option)
-    async def f(ctx):
-        return len(ctx.events)
-
-    async with stepwell_engine(client) as engine:
-        first = asyncio.create_task(client.invoke(f))
-        while not await engine.store.server.call(key := _due(engine), "ZCARD", key):
-            await engine.settle()
-        (event_id,) = await engine.send(order(1))
-        await engine.settle()
-        (outcome,) = (await engine.event(event_id)).outcomes
-        assert (outcome.outcome, outcome.app_id, outcome.fn_id) == (word, "shop", "f")
-        told = await client.explain(outcome.run_id)
-        assert (told.reason, told.status) == ("gathering", None)
-        assert f"its {what} has 2 events so far" in told.text
-        with pytest.raises(RunNotFoundError, match=r"client\.explain tells"):
-            await client.get_run(outcome.run_id)
-        with pytest.raises(RunNotFoundError, match=r"client\.explain tells"):
-            await client.wait_for_run(outcome.run_id)
-        assert not first.done()
-        await engine.advance("11m")
-        assert await first == (2 if what == "batch" else 1)
-        assert (await engine.wait(event_id)).id == outcome.run_id
-
-
-def _due(engine):
-    return engine.store.keys(function_shard("shop", "f", len(engine.store.shards))).build("due")
 
 
 async def test_a_bad_key_warns_and_loses_nothing(client, stepwell_engine, caplog):

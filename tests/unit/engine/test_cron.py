@@ -1,5 +1,8 @@
 """Cron texts: what is accepted, and which instants they mean around the changes of clocks."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -74,6 +77,35 @@ def test_refused(text, timezone, says):
     with pytest.raises(ConfigError) as caught:
         _engine.check_cron(text, timezone)
     assert says in str(caught.value)
+
+
+WITHOUT_PACKAGE = "import sys; sys.modules['tzdata'] = None; "
+
+
+@pytest.mark.parametrize(
+    ("before", "zone", "says"),
+    [
+        ("", BERLIN, "2026-06-01 22:00:00+00:00"),
+        (WITHOUT_PACKAGE, None, "2026-06-02 00:00:00+00:00"),
+        (WITHOUT_PACKAGE, BERLIN, "install or update the package tzdata"),
+    ],
+)
+def test_a_system_without_time_zones(before: str, zone: str | None, says: str) -> None:
+    code = f"""{before}
+from datetime import UTC, datetime
+from stepwell.errors import ConfigError
+from stepwell_engine.cron import parse_cron
+try:
+    at = parse_cron("@daily", {zone!r}).next_ms({ms("2026-06-01T12:00:00")})
+    print(datetime.fromtimestamp(at / 1000, UTC))
+except ConfigError as error:
+    print(error)
+"""
+    env = {**os.environ, "PYTHONTZPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    )
+    assert says in done.stdout
 
 
 def test_the_zone_is_part_of_a_cron_however_it_is_given():

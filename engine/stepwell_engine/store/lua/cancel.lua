@@ -2,7 +2,7 @@
 -- KEYS root
 -- ARGV offset run error grace tombstone_fn children event
 -- tombstone_fn: for a run that may still be created (a child whose event is on its way), '' otherwise: a cancelled run takes its place.
--- children = '1': the runs that it waits for, and theirs, are cancelled too.
+-- children = '1': the runs that it waits for, or waited for when it ended, and theirs, are cancelled too.
 -- event: the id of the event that cancels it, '' for none; `oc:<event>` has its runs on this shard: `!` how many, `!<run>` the function of the first.
 -- Returns the status after the call (k, x, or c / f when it had ended), or '' for an unknown run.
 --- include cancel, limits/outcome
@@ -10,7 +10,7 @@ local NAMED = 100
 local run, key = ARGV[2], k_run(ARGV[2])
 local f = redis.call('HMGET', key, unpack(CANCEL_FIELDS))
 if f[1] then
-  if ARGV[6] == '1' and not ended(f[1]) then cancel_children(run) end
+  if ARGV[6] == '1' then cancel_children(run) end
   if ARGV[7] ~= '' and not ended(f[1]) and f[1] ~= 'x' then
     local outcome = k_outcome(ARGV[7])
     if redis.call('HINCRBY', outcome, '!', 1) <= NAMED then redis.call('HSET', outcome, '!' .. run, f[3]) end

@@ -16,7 +16,10 @@ for i = 2, #ARGV, 2 do
     local o = cmsgpack.unpack(old)
     was = o[3]
     number = o[1]
-    if o[3] ~= config and o[2] <= started then
+    if o[4] then
+      -- It was removed (unregister.lua): whoever serves it now brings it back, whatever its clock says.
+      written = 1
+    elseif o[3] ~= config and o[2] <= started then
       written = 1
     elseif o[3] == config and o[2] < started then
       -- Or a process that began in between, with another config, would win over this newer one.

@@ -22,7 +22,7 @@ PLANNED = EventOutcome(app_id="shop", fn_id="f", outcome="started", run_id=RUN)
         (b"rate_limited", None, "rate_limited", None, "the rate limit was reached"),
         (f"duplicate {OTHER}".encode(), None, "duplicate", OTHER, f"run {OTHER} has the same idempotency key and began within 24 hours"),
         (f"batched {OTHER}".encode(), None, "batched", OTHER, f"part of the batch of run {OTHER}"),
-        (f"batched {OTHER}".encode(), b"open", "batched", OTHER, f"part of the batch of run {OTHER}"),
+        (f"batched {OTHER}".encode(), b"open dqpsRn5_5SfUbVD8", "batched", OTHER, f"part of the batch of run {OTHER}"),
         (f"debounced {OTHER}".encode(), f"skipped {RUN}".encode(), "skipped", RUN,
          f"run {RUN} has the same singleton key and had not ended when the debounce ended"),
     ],

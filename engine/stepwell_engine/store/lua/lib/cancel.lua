@@ -1,12 +1,15 @@
 -- A run is cancelled: at once when no worker holds it, else its workers are asked and have `grace` ms. Idempotent.
 --- include finish
--- The runs it invoked that have not ended, and theirs: where they live is worked out by whoever reads the outbox.
+-- The runs it invoked that had not ended when it last heard of them, and theirs: where they live is worked out by whoever reads the
+-- outbox. A run that has ended itself has them in `ch:`.
 local function cancel_children(run)
   local all = redis.call('HGETALL', k_run(run))
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 2) == 'p:' then
       local p = cmsgpack.unpack(all[i + 1])
       if p[1] == 'i' then owe('C', run, string.sub(all[i], 3), p[4], digits(p[3])) end
+    elseif string.sub(all[i], 1, 3) == 'ch:' then
+      owe('C', run, string.sub(all[i], 4), unpack(cmsgpack.unpack(all[i + 1])))
     end
   end
 end

@@ -2,9 +2,9 @@
 -- waits gone, parent told, watchers told, internal events in the stream.
 --- include run, shard, release
 
--- Internal events travel as a reference to the run, whose hash outlives them (the sweep waits for the streams).
-local function emit(name, run)
-  redis.call('XADD', k_events(), '*', 'k', 'f', 'i', '', 'n', name, 't', digits(NOW_US), 'd', run, 'x', '')
+-- Internal events travel as a reference to the run, whose hash outlives them (the sweep waits for the streams). `told` is for metrics.
+local function emit(name, run, told)
+  redis.call('XADD', k_events(), '*', 'k', 'f', 'i', '', 'n', name, 't', digits(NOW_US), 'd', run, 'x', told or '')
 end
 
 local function resolve_parent(parent, status, value)
@@ -65,7 +65,10 @@ local function drop_pendings(run)
     local name = all[i]
     local kind = string.sub(name, 1, 2)
     if kind == 'p:' then
-      drop(run, string.sub(name, 3), cmsgpack.unpack(all[i + 1]))
+      local step, p = string.sub(name, 3), cmsgpack.unpack(all[i + 1])
+      -- A child that goes on can still be cancelled through the run that invoked it (lib/cancel.lua).
+      if p[1] == 'i' and p[5] ~= '1' then redis.call('HSET', key, 'ch:' .. step, cmsgpack.pack({ p[4], digits(p[3]) })) end
+      drop(run, step, p)
     elseif kind == 'l:' and all[i + 1] ~= '' then
       local step = string.sub(name, 3)
       redis.call('ZREM', k_leases(), run .. ':' .. step)
@@ -86,10 +89,18 @@ local function finish(run, to, payload, f, extra)
   redis.call('HSET', key, 'st', to, 'ea', NOW, to == 'c' and 'o' or 'er', payload, unpack(extra))
   redis.call('HDEL', key, 'rs', 'l', 'su', 'np', 'dv')
   redis.call('ZADD', k_ended(), NOW, run)
+  local told
+  if to == 'k' then
+    local read, err = pcall(cmsgpack.unpack, payload)
+    told = redis.call('HGET', key, 'f') .. ' ' .. (read and type(err) == 'table' and err.reason or '')
+  end
   if not f.ne then
     if to == 'f' then emit('inngest/function.failed', run) end
-    if to == 'k' then emit('inngest/function.cancelled', run) end
+    if told then emit('inngest/function.cancelled', run, told) end
     emit('inngest/function.finished', run)
+  elseif told then
+    -- No event, but it is counted.
+    redis.call('XADD', k_events(), '*', 'k', 'w', 'i', '', 'n', '', 't', '0', 'd', '', 'x', told)
   end
   if f.pa then resolve_parents(f.pa, to == 'c' and 'v' or 'e', payload) end
   local undo = redis.call('HMGET', key, 'fx', 'f', 'k')
