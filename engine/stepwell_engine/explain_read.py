@@ -15,7 +15,8 @@ from stepwell_engine.explain import at, count, subject, tell, text_of
 from stepwell_engine.explain_facts import Facts, Gate, Holder, Place, Service
 from stepwell_engine.limits.concurrency import Concurrency
 from stepwell_engine.limits.event_keys import EventKeys
-from stepwell_engine.limits.throttle import Throttle
+from stepwell_engine.limits.limit import read_said
+from stepwell_engine.limits.throttle import Throttle, interval_us
 from stepwell_engine.loop import time_ms
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.store import Store
@@ -202,14 +203,37 @@ class _Look:
         flat: list[bytes] = await self._call(flow_key, "HGETALL", flow_key)
         flow = dict(zip(flat[::2], flat[1::2], strict=True))
         if kind == "t":
-            interval, burst = int(flow.get(b"t") or 0), int(flow.get(b"b") or 1)
+            interval, burst = await self._interval(identity, flow), int(flow.get(b"b") or 1)
             arrival = self._keys.build("arrival", identity)
-            tat = float(await self._call(arrival, "GET", arrival) or 0)
-            ready = max(tat, self._now * 1000) - (burst - 1) * interval
+            now_us = self._now * 1000
+            tat = min(
+                float(await self._call(arrival, "GET", arrival) or 0), now_us + burst * interval
+            )
+            ready = max(tat, now_us) - (burst - 1) * interval
             return Gate(kind=kind, key=key, value=value, interval_us=interval, ready_us=ready)
-        limit = int(flow.get(place.encode()) or 0) if kind != "s" else 1
+        said = read_said("1" if kind == "s" else flow.get(place.encode(), b"").decode())
+        limit = said.fixed
+        if limit is None:
+            limit = await self._given(identity)
+            limit = said.last or 1 if limit is None else limit
         holders = await self._holders(identity, shared=kind in "CR")
         return Gate(kind=kind, key=key, value=value, limit=limit, holders=holders)
+
+    async def _interval(self, gate: str, flow: Mapping[bytes, bytes]) -> int:
+        said = read_said(flow.get(b"t", b"").decode())
+        if said.fixed is not None:
+            return said.fixed
+        limit = await self._given(gate)
+        return interval_us(said.period_us, limit) if limit else said.last or said.period_us
+
+    async def _given(self, gate: str) -> int | None:
+        """The limit that the newest event gave a gate."""
+        key = self._keys.build("limit", gate)
+        text: bytes | None = await self._call(key, "GET", key)
+        # Not used for long: what its run brought.
+        brought = dict(row.split(b"=") for row in self._fields.get(b"lm", b"").split()[1:])
+        found = text.split()[1] if text else brought.get(gate.encode())
+        return None if found is None else int(found)
 
     async def _holders(self, gate: str, *, shared: bool) -> list[Holder]:
         """Who has the slots, longest first. Of a shared gate each shard knows its own; permits stand for those of others."""

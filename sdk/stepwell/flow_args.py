@@ -48,12 +48,12 @@ _TIMEOUTS: Final = 'Timeouts(start="10m", finish="2h")'
 # What of each option is CEL over `event`.
 _EXPRESSIONS: Final[dict[type[Any], tuple[str, ...]]] = {
     Batch: ("key", "if_exp"),
-    Concurrency: ("key", "weight"),
+    Concurrency: ("limit", "key", "weight"),
     Debounce: ("key",),
     Priority: ("run",),
-    RateLimit: ("key",),
+    RateLimit: ("limit", "key"),
     Singleton: ("key",),
-    Throttle: ("key",),
+    Throttle: ("limit", "key"),
 }
 _NOT_WITH_BATCH: Final = ("cancel", "debounce", "priority", "singleton")
 
@@ -103,7 +103,8 @@ class _Check:
     def expressions(self, argument: str, option: object) -> None:
         for field in _EXPRESSIONS.get(type(option), ()):
             text = getattr(option, field)
-            if text is not None:
+            # A limit is mostly a number.
+            if isinstance(text, str):
                 note = f"{type(option).__name__}({field}=): "
                 self.where.expression(argument, text, note=note)
 

@@ -58,6 +58,31 @@ async def test_concurrency(client, engine_at):
         await engine.advance("3h")
 
 
+async def test_a_limit_that_events_give(client, engine_at):
+    limit = Concurrency("event.data.most", key="event.data.tenant", level="run")
+
+    @client.create_function(fn_id="f", trigger=GO, concurrency=limit)
+    async def f(ctx):
+        await ctx.step.sleep("nap", "1h")
+
+    async with engine_at(client) as engine:
+        for _ in range(3):
+            last = await start(engine, {"tenant": "t1", "most": 2})
+        assert "concurrency limit of 2 runs of event.data.tenant" in str(await why(engine, last))
+        await start(engine, {"tenant": "t1", "most": 1})
+        assert "concurrency limit of 1 run of event.data.tenant" in str(await why(engine, last))
+        await start(engine, {"tenant": "t2"})
+        never = await start(engine, {"tenant": "t2", "most": "many"})
+        assert "concurrency limit of 1 run of event.data.tenant" in str(await why(engine, never))
+        # Kept for a month from its last use; then it is what the run brought.
+        run = await run_id_of(engine, last)
+        keys = engine.store.of_run(run).keys
+        [gate] = await engine.store.server.call(keys.root, "KEYS", f"{keys.root}:gl:*")
+        await engine.store.server.call(gate.decode(), "DEL", gate)
+        assert "concurrency limit of 2 runs of event.data.tenant" in str(await why(engine, last))
+        await engine.advance("5h")
+
+
 async def test_a_shared_limit_names_other_functions(client, engine_at):
     shared = Concurrency(limit=1, key="'gpu'", scope="env", level="run")
 

@@ -47,7 +47,10 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         },
         {"entry": 2, "guard": 2},
     ),
-    "configure": ({"version": 1, "functions": [("1", "app", 5, "", "", "", 1)], "most": 10}, {}),
+    "configure": (
+        {"version": 1, "functions": [("1", "app", 5, "", "", "", 1)], "most": 10, "told": True},
+        {},
+    ),
     "permit": (
         {"kind": "g", "gate": "x", "permit": "0-1", "word": "1 5", "home": 0},
         {},

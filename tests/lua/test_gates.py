@@ -15,13 +15,15 @@ from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.transitions import Leased
 from tests.support import shard as spelling
-from tests.support.gates import SHARED, World, gate
+from tests.support.gates import SHARED, Config, World, gate
 from tests.support.shard import step
 
 TICK = 10_000
 PICK = st.integers(0, 1_000)
 FUNCTIONS = st.sampled_from(["1", "2", "3", "4"])
 LIMITS = st.sampled_from([1, 2, 3, None])
+GIVEN = st.sampled_from([None, 0, 1, 2, 3, 5])
+PLACES = st.sets(st.sampled_from("01-"))
 RATES = st.sampled_from([None, (TICK * 1000, 1), (TICK * 2500, 2), (TICK * 400, 3)])
 CLAUSES = st.sampled_from(["N", "sleep", "plan", "R", "Y", "Fc", "Ff", "hot", "race"])
 
@@ -68,10 +70,9 @@ class Gates(RuleBasedStateMachine):
             return world
 
         self.world = self.loop.run(opened())
-        self.bound()
         for fn in "1234":
             for pick in range(6):
-                self.create(fn, pick, 1, 0)
+                self.create(fn, pick, 1, 0, None, 0)
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -82,19 +83,21 @@ class Gates(RuleBasedStateMachine):
             self.loop.run(self.world.server.aclose())
             self.loop.close()
 
-    def bound(self) -> None:
-        """Until messages of a change of a shared gate have arrived, the higher of two limits may be in use."""
-        limit = self.world.configs["3"].limits[0]
-        for name in (SHARED, SHARED[::-1]):
-            most = self.world.bound.get(name, 0)
-            self.world.bound[name] = max(most, 1_000 if limit is None else limit)
-
-    @rule(fn=FUNCTIONS, pick=PICK, many=st.integers(1, 4), later=st.sampled_from([0, 0, 0, TICK]))
-    def create(self, fn: str, pick: int, many: int, later: int) -> None:
-        keys = keys_of(fn)
+    @rule(fn=FUNCTIONS, pick=PICK, many=st.integers(1, 4), later=st.sampled_from([0, 0, 0, TICK]),
+          limit=GIVEN, late=st.sampled_from([0, 0, 2, 9]))  # fmt: skip
+    def create(
+        self, fn: str, pick: int, many: int, later: int, limit: int | None, late: int
+    ) -> None:
+        key = keys_of(fn)[pick % len(keys_of(fn))]
         start = self.world.clock.now_ms() + later if later else 0
+        if limit == 0 and ("t" in key or self.one_limit(fn)):
+            limit = 4
         for _ in range(many):
-            self.loop.run(self.world.create(fn, keys[pick % len(keys)], start_ms=start))
+            self.loop.run(self.world.create(fn, key, start, limit, late))
+
+    def one_limit(self, fn: str) -> bool:
+        """Whether its limits are never none: steps that begin meanwhile would not be counted (docs/flow/concurrency.md)."""
+        return self.shards > 1 and fn in "34"
 
     @rule(number=st.integers(0, 3), want=st.sampled_from([1, 2, 5, 50]), suspects=st.integers(0, 1),
           worker=st.sampled_from(["w1", "w2"]))  # fmt: skip
@@ -161,33 +164,62 @@ class Gates(RuleBasedStateMachine):
     def set_clock(self, ticks: int) -> None:
         self.world.jump(ticks * TICK)
 
-    @rule(fn=FUNCTIONS, zero=LIMITS, one=LIMITS, rate=RATES, dies=st.booleans())
+    @rule(fn=FUNCTIONS, zero=LIMITS, one=LIMITS, rate=RATES, given=PLACES, dies=st.booleans())
     def change(
-        self, fn: str, zero: int | None, one: int | None, rate: tuple[int, int] | None, dies: bool
-    ) -> None:
+        self, fn: str, zero: int | None, one: int | None, rate: tuple[int, int] | None,
+        given: set[str], dies: bool,
+    ) -> None:  # fmt: skip
         """A function is registered again; the coordinator that tells of it may die on the way."""
         world, config = self.world, self.world.configs[fn]
-        if len(world.shards) > 1 and fn in "34":
-            # Over several shards a change is not promised at once (docs/flow/concurrency.md).
-            zero = config.limits[0]
-        self.bound()
+        world.bind()
+        if zero is None and self.one_limit(fn):
+            zero = 4
+        if given:
+            # What was said last must have been heard: it is kept beside a limit that events give.
+            self.loop.run(world.publish())
         for each in ("3", "4") if fn in "34" else (fn,):
-            world.configs[each].limits[0] = zero
-        config.limits[1] = one
-        config.interval_us, config.burst = rate or (None, 1)
+            self.say(world.configs[each], "0", zero, by_event="0" in given)
+        self.say(config, "1", one, by_event="1" in given)
+        config.given.discard("-")
+        if "-" in given:
+            config.given.add("-")
+            config.period_us, config.burst = TICK * 3000, 2
+        else:
+            config.interval_us, config.burst = rate or (None, 1)
         world.starts = {name: [] for name in world.starts}
+        world.rates.clear()
         world.version += 1
-        self.bound()
+        world.bind()
         self.loop.run(world.publish(most=1, times=1) if dies else world.publish())
+
+    def say(self, config: Config, place: str, limit: int | None, *, by_event: bool) -> None:
+        """What was said last is what holds as long as no event gives another."""
+        if by_event:
+            config.given.add(place)
+        else:
+            config.given.discard(place)
+            config.limits[int(place)] = limit
+
+    @precondition(lambda self: self.shards > 1 and not self.world.configs["3"].given)
+    @rule(limit=st.integers(1, 4), first=st.sampled_from(["3", "4", "13", "14", "23"]))
+    def lower(self, limit: int, first: str) -> None:
+        """A shared limit changes; some shards hear of it later than others."""
+        world = self.world
+        world.bind()
+        for fn in "34":
+            world.configs[fn].limits[0] = limit
+        world.version += 1
+        world.bind()
+        self.loop.run(world.publish(fns=first))
 
     @rule()
     def old_word(self) -> None:
         """A coordinator that read the registry long ago changes nothing."""
         world = self.world
-        if world.version > 1:
+        if world.known > 1:
             true, world.configs = world.configs, {}
-            world.configs = {fn: type(c)([9, 9], None, 1) for fn, c in true.items()}
-            self.loop.run(world.publish(version=world.version - 1))
+            world.configs = {fn: Config([9, 9]) for fn in true}
+            self.loop.run(world.publish(version=world.known - 1))
             world.configs = true
 
     @rule(pick=PICK, again=st.booleans())
@@ -202,7 +234,6 @@ class Gates(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         self.loop.run(self.world.settle())
-        self.bound()
 
     @invariant()
     def sound(self) -> None:

@@ -5,6 +5,7 @@ a run holds its slots from its first lease to its end.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,14 +27,16 @@ def gate(kind: str, place: str, name: str) -> str:
 
 @dataclass
 class Config:
-    """What one function's gates allow; None = nothing said."""
+    """What one function's gates allow; None = nothing said.
+
+    `given`: places of which events give the limit ("-" is the throttle, with that `period_us`). What is said of those is what was before.
+    """
 
     limits: list[int | None] = field(default_factory=lambda: [2, 2])
     interval_us: int | None = None
     burst: int = 1
-
-    def limit(self, part: str) -> int | None:
-        return 1 if part[0] == "s" else self.limits[int(part[1])]
+    given: set[str] = field(default_factory=set[str])
+    period_us: int = 0
 
 
 class Live(NamedTuple):
@@ -42,6 +45,15 @@ class Live(NamedTuple):
     shard: int
     fn: str
     key: str
+
+
+def _earned(rates: list[tuple[float, int]], first: float, last: float) -> float:
+    """How many starts a throttle's intervals gave between two moments (ms); each moment may have been a little off."""
+    ends = [since for since, _ in rates[1:]] + [last]
+    return sum(
+        max(0.0, min(end, last) - max(since, first) + 2) * 1000 / interval
+        for (since, interval), end in zip(rates, ends, strict=True)
+    )
 
 
 class World:
@@ -53,7 +65,7 @@ class World:
         self.server = server
         self.shards = [Shard(server, n, clock, strict) for n in range(shards)]
         self.configs = {str(n + 1): Config() for n in range(functions)}
-        self.version = 1
+        self.version = self.known = 1
         self.runs: dict[str, Live] = {}
         self.held: list[tuple[int, Leased]] = []
         self.mail: list[tuple[int, dict[str, bytes]]] = []
@@ -62,35 +74,110 @@ class World:
         self.starts: dict[str, list[tuple[int, int]]] = {}
         self.back_ms = 0
         self.bound: dict[str, int] = {}
+        self.given: dict[tuple[int, str], tuple[int, int]] = {}
+        """(shard, gate) → when the newest event was accepted, and its limit"""
+        self.rates: dict[str, list[tuple[float, int]]] = {}
+        """throttle → since when it had which interval"""
+        self.us = 10**15
 
     def shard_of(self, fn: str) -> Shard:
         return self.shards[(int(fn) - 1) % len(self.shards)]
 
     # --- what may happen ---
 
-    async def publish(self, *, most: int = 500, times: int = 1_000, version: int = 0) -> None:
-        """A coordinator tells the shards of the configs; it may die after some `times`."""
-        for shard in self.shards:
-            for _ in range(times):
-                rows = [self._row(fn) for fn in self.configs if self.shard_of(fn) is shard]
-                if not await shard.t.configure(version or self.version, rows, most=most):
-                    break
+    async def publish(
+        self,
+        *,
+        most: int = 500,
+        times: int = 1_000,
+        version: int = 0,
+        fns: Collection[str] = "1234",
+    ) -> None:
+        """A coordinator tells the shards of the configs; it may die after some `times`, or when it has told those of `fns`."""
+        whole = times > 1 and not version and len(fns) == len(self.configs)
+        if not version and len(fns) == len(self.configs):
+            self.known = self.version
+        for told in (False, True)[: len(self.shards) if whole else 1]:
+            for shard in self.shards:
+                for _ in range(times):
+                    rows = [self._row(fn) for fn in fns if self.shard_of(fn) is shard]
+                    args = version or self.version, rows
+                    if not await shard.t.configure(*args, most=most, told=told):
+                        break
+        if whole and "0" not in self.configs["3"].given:
+            self.bound.clear()
 
     def _row(self, fn: str) -> tuple[Arg, ...]:
         config = self.configs[fn]
         limits = ["" if each is None else each for each in config.limits]
-        rate = ("", "") if config.interval_us is None else (config.interval_us, config.burst)
-        return (fn, "app", *limits, *rate, len(self.shards))
+        said: list[Arg] = ["*" if str(i) in config.given else each for i, each in enumerate(limits)]
+        rate: tuple[Arg, Arg] = ("", "")
+        if "-" in config.given:
+            rate = (f"*{config.period_us}", config.burst)
+        elif config.interval_us is not None:
+            rate = (config.interval_us, config.burst)
+        return (fn, "app", *said, *rate, len(self.shards))
 
-    async def create(self, fn: str, key: str, start_ms: int = 0) -> str:
+    def limit(self, fn: str, part: str) -> int | None:
+        """What a gate of the function's queue keys allows now."""
+        if part[0] == "s":
+            return 1
+        config = self.configs[fn]
+        last = config.limits[int(part[1])]
+        if part[1] not in config.given:
+            return last
+        given = self.given.get((self.shard_of(fn).number, part[2:]))
+        return given[1] if given else last or 1
+
+    def interval(self, fn: str, gate: str) -> int | None:
+        config = self.configs[fn]
+        if "-" not in config.given:
+            return config.interval_us
+        given = self.given.get((self.shard_of(fn).number, gate))
+        return -(-config.period_us // given[1]) if given else config.interval_us or config.period_us
+
+    async def create(
+        self, fn: str, key: str, start_ms: int = 0, limit: int | None = None, late: int = 0
+    ) -> str:
+        """`limit`: what its event gives those of its gates that ask for it; it was accepted before `late` others that came already."""
         shard, now = self.shard_of(fn), self.clock.now_ms()
         run = shard.new_id()
+        self.us += 1
         # As admission.py asks for runs that hold a slot from their first lease to their end.
-        flow = pack({"fx": "g"}) if any(g.kind in "rRs" for g in gates_of(key)) else b""
-        new = NewRun(run, fn, "app", b"E" * 26 + b"blob", start_ms, now, False, "", key, flow)
+        flow = {"fx": "g"} if any(g.kind in "rRs" for g in gates_of(key)) else {}
+        parts = key.split(",") if limit is not None else []
+        ids = [
+            part[2:] for part in parts if part[1] in self.configs[fn].given and part[0] not in "sw"
+        ]
+        if ids:
+            flow["lm"] = " ".join([str(self.us - late), *(f"{each}={limit}" for each in ids)])
+        asked = pack(flow) if flow else b""
+        new = NewRun(run, fn, "app", b"E" * 26 + b"blob", start_ms, now, False, "", key, asked)
+        throttles = [each.id for each in gates_of(key) if each.kind == "t" and each.id in ids]
+        before = {each: self.interval(fn, each) for each in throttles}
+        early = self.elapsed()
         await shard.t.admit("stepwell", [], [], [new], record_ttl_ms=60_000)
+        for each in ids:
+            self._gives(fn, each, limit or 0, self.us - late)
+        for each in throttles:
+            after = self.interval(fn, each)
+            if after and after != before[each]:
+                self.rates.setdefault(each, [(0, before[each] or after)]).append((early, after))
         self.runs[run] = Live(shard.number, fn, key)
         return run
+
+    def _gives(self, fn: str, gate: str, limit: int, us: int) -> None:
+        place = self.shard_of(fn).number, gate
+        if place not in self.given or self.given[place][0] <= us:
+            self.given[place] = us, limit
+        self.bind()
+
+    def bind(self) -> None:
+        """Shards may be told of a shared gate's limit one after another, and events give each its own: then the highest may be in use."""
+        if len(self.shards) > 1:
+            for name in (SHARED, SHARED[::-1]):
+                limits = [self.limit(fn, gate("C", "0", name)) or 0 for fn in "34"]
+                self.bound[name] = max(self.bound.get(name, 0), *limits)
 
     async def lease(self, number: int, want: int, worker: str = "w1", suspects: int = 0) -> int:
         shard, early = self.shards[number], self.elapsed()
@@ -111,22 +198,23 @@ class World:
         """What goes on now passes its gates; what held its slot when a limit was lowered keeps it."""
         live = self.runs[run]
         for part in live.key.split(","):
-            if part[0] in kinds and (limit := self.configs[live.fn].limit(part)):
+            if part[0] in kinds and (limit := self.limit(live.fn, part)):
                 most = max(limit, self.bound.get(part[2:], 0))
                 assert counts[part[2:]] <= most, f"{part}: {counts[part[2:]]} hold {most} slots"
 
     def _started(self, run: str, early: int, late: int) -> None:
         live = self.runs[run]
-        config = self.configs[live.fn]
+        burst = self.configs[live.fn].burst
         for each in gates_of(live.key):
-            if each.kind != "t" or config.interval_us is None:
+            interval = self.interval(live.fn, each.id) if each.kind == "t" else None
+            if interval is None:
                 continue
             starts = self.starts.setdefault(each.id, [])
             starts.append((early, late))
+            rates = self.rates.get(each.id, [(0, interval)])
             for i, (first, _) in enumerate(starts):
-                window = (late - first + 2) * 1000
-                most = config.burst + window // config.interval_us
-                assert len(starts) - i <= most, f"{len(starts) - i} starts in {window} us"
+                most = burst + int(_earned(rates, first, late))
+                assert len(starts) - i <= most, f"{len(starts) - i} starts in {late - first} ms"
 
     async def collect(self) -> int:
         """Take what the shards owe each other out of their outboxes; how much there is to deliver."""
@@ -202,6 +290,8 @@ class World:
                 moved += await self.lease(shard.number, 100, suspects=100)
             if not moved and not await self.collect():
                 self.bound.clear()
+                if "0" in self.configs["3"].given:
+                    self.bind()
                 await self._all_excused(us)
                 return
         raise AssertionError("it never comes to rest")
@@ -226,13 +316,13 @@ class World:
         for part in key.split(","):
             kind, name = part[0], part[2:]
             if kind in "cC" or (start and kind in "rRs"):
-                limit = config.limit(part)
+                limit = self.limit(fn, part)
                 if limit and counts[name] >= limit:
                     return True
-            elif start and kind == "t" and config.interval_us is not None:
+            elif start and kind == "t" and (interval := self.interval(fn, name)) is not None:
                 raw = await self.shard_of(fn).do("GET", "arrival", params=(name,))
-                tat = min(int(raw or 0), now_us + config.burst * config.interval_us)
-                if now_us + (config.burst - 1) * config.interval_us < tat:
+                tat = min(int(raw or 0), now_us + config.burst * interval)
+                if now_us + (config.burst - 1) * interval < tat:
                     return True
         return False
 

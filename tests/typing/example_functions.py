@@ -60,7 +60,7 @@ async def with_options(ctx: stepwell.Context) -> list[str]:
     priority=stepwell.Priority(run="event.data.urgent ? 120 : 0"),
     rate_limit=stepwell.RateLimit(limit=10, period="1h", key="event.data.customer"),
     singleton=stepwell.Singleton(mode="skip", key="event.data.customer"),
-    throttle=stepwell.Throttle(limit=100, period=60_000, burst=10),
+    throttle=stepwell.Throttle(limit="event.data.rate", period=60_000, burst=10),
     timeouts=stepwell.Timeouts(start="10m", finish="2h"),
 )
 async def with_flow_control(ctx: stepwell.Context) -> int:
@@ -126,7 +126,7 @@ def what_is_wrong() -> None:
     client.create_function(fn_id=5)  # type: ignore[arg-type]
     client.create_function()  # type: ignore[call-arg]
     stepwell.Checkpointing(buffered_steps="20")  # type: ignore[arg-type]
-    stepwell.Concurrency(limit="5")  # type: ignore[arg-type]
+    stepwell.Concurrency(limit=5.5)  # type: ignore[arg-type]
     stepwell.Concurrency(limit=5, scope="global")  # type: ignore[arg-type]
     stepwell.Throttle(limit=5)  # type: ignore[call-arg]
     stepwell.Singleton(mode="wait")  # type: ignore[arg-type]

@@ -26,6 +26,8 @@ from stepwell.serde import pack, unpack
 S, M, H, D = 1_000, 60_000, 3_600_000, 86_400_000
 KEY = "event.data.user"
 
+EXAMPLE = ", or a string: an expression such as \"event.data.plan == 'pro' ? 10 : 2\""
+
 GOOD: dict[type[Any], dict[str, Any]] = {
     Batch: {"max_size": 10},
     Cancel: {"event": "a"},
@@ -54,6 +56,9 @@ NUMBERS = [
     (Throttle, "limit", 1, 1_000_000_000),
     (Throttle, "burst", 1, 1_000_000_000),
 ]
+BY_EVENT = [Concurrency, RateLimit, Throttle]
+"""Options whose limit may be an expression."""
+
 EXPRESSIONS = [
     (Batch, "key"),
     (Batch, "if_exp"),
@@ -107,12 +112,23 @@ def test_the_shortest_and_longest_duration(option, argument, longest):
 
 @pytest.mark.parametrize(("option", "argument", "least", "most"), NUMBERS)
 def test_wrong_numbers(option, argument, least, most):
-    for value in (least - 1, most + 1, True, 5.0, "5"):
+    by_event = argument == "limit" and option in BY_EVENT
+    for value in (least - 1, most + 1, True, 5.0, *([] if by_event else ["5"])):
         text = refused(option, **{argument: value})
         assert text.startswith(f"{option.__name__}({argument}=): {value!r}; write an int from ")
-        assert text.endswith(f" to {most:,}")
+        assert f" to {most:,}" in text
+        assert text.endswith(EXAMPLE) is by_event
     for value in (least, most):
         assert option(**{**GOOD[option], argument: value})
+
+
+@pytest.mark.parametrize("option", BY_EVENT)
+def test_a_limit_may_be_an_expression(option):
+    text = "event.data.plan == 'pro' ? 10 : 2"
+    assert option(**{**GOOD[option], "limit": text}).config()["limit"] == text
+    assert refused(option, limit=" ").startswith(
+        f"{option.__name__}(limit=): ' ' is not an expression; write an expression such as"
+    )
 
 
 def test_a_limit_of_0_is_said_to_be_none():

@@ -93,6 +93,8 @@ def test_one_cancel_needs_no_list():
     [
         (5, True),
         (0, False),
+        (Concurrency("event.data.n"), True),
+        (Concurrency("event.data.n", level="run"), False),
         (Concurrency(5, level="run"), False),
         ([Concurrency(5, level="run"), Concurrency(5)], True),
         ([Concurrency(0), Concurrency(5, level="run")], False),
@@ -210,13 +212,16 @@ def test_what_goes_with_a_batch():
 WITH_EXPRESSIONS = [
     ("batch_events", "Batch(key=): ", lambda text: Batch(10, key=text)),
     ("batch_events", "Batch(if_exp=): ", lambda text: Batch(10, if_exp=text)),
+    ("concurrency", "Concurrency(limit=): ", lambda text: Concurrency(text)),
     ("concurrency", "Concurrency(key=): ", lambda text: Concurrency(1, key=text)),
     ("concurrency", "Concurrency(weight=): ", lambda text: Concurrency(1, key=KEY, weight=text)),
     ("debounce", "Debounce(key=): ", lambda text: Debounce("1s", key=text)),
     ("idempotency", "", lambda text: text),
     ("priority", "Priority(run=): ", lambda text: Priority(text)),
+    ("rate_limit", "RateLimit(limit=): ", lambda text: RateLimit(text, "1s")),
     ("rate_limit", "RateLimit(key=): ", lambda text: RateLimit(1, "1s", key=text)),
     ("singleton", "Singleton(key=): ", lambda text: Singleton("skip", key=text)),
+    ("throttle", "Throttle(limit=): ", lambda text: Throttle(text, "1s")),
     ("throttle", "Throttle(key=): ", lambda text: Throttle(1, "1s", key=text)),
     ("trigger", "", lambda text: TriggerEvent("a", text)),
 ]

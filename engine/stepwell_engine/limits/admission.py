@@ -18,7 +18,7 @@ from stepwell_engine.limits.cancel import Cancels
 from stepwell_engine.limits.debounce import Debounce
 from stepwell_engine.limits.event_keys import EventKeys, Fields, KeyFault
 from stepwell_engine.limits.idempotency import Idempotency
-from stepwell_engine.limits.keys import Gates
+from stepwell_engine.limits.keys import Gates, Queue
 from stepwell_engine.limits.priority import Priority
 from stepwell_engine.limits.rate_limit import RateLimit
 from stepwell_engine.limits.singleton import Singleton
@@ -66,9 +66,9 @@ def _compile_keys(config: Mapping[str, Any]) -> None:
     options: list[Any] = [config.get(name) for name in _KEYED]
     entries = [*options, *(config.get("concurrency") or ())]
     texts = [config.get("idempotency"), config.get("priority")]
-    texts += [entry.get(name) for entry in entries if entry for name in ("key", "weight")]
+    texts += [entry.get(name) for entry in entries if entry for name in ("limit", "key", "weight")]
     for text in texts:
-        if text is not None:
+        if isinstance(text, str):
             # One that is bad says so with each event.
             with suppress(ExpressionError):
                 compile(text, variables=("event",))
@@ -130,11 +130,13 @@ class Flow:
         }
         flow: dict[str, Any] = {name: value for name, value in wanted.items() if value}
         certain = not flow
-        queue = self.gates.queue_key(keys, wanted["sg"]) if self.gated else ""
+        queue = self.gates.queue(keys, wanted["sg"]) if self.gated else Queue("")
+        if queue.limits:
+            flow["lm"] = f"{asked.us} {queue.limits}"
         if ahead := self.priority.ahead_ms(keys) if self.priority else 0:
             flow["pr"] = ahead
         undo = ""
-        if "sg" in flow or any(gate[0] in _RUN_LEVEL for gate in queue.split(",") if gate):
+        if "sg" in flow or any(gate[0] in _RUN_LEVEL for gate in queue.key.split(",") if gate):
             undo = "g"
         if self.timeouts:
             flow["to"] = self.timeouts.admit()
@@ -147,8 +149,8 @@ class Flow:
         if keys.faults:
             flow["wn"] = "\n".join(f"{f.option}: {f.text}" for f in keys.faults)[:_WARNINGS]
         if not flow:
-            return Admission(queue)
+            return Admission(queue.key)
         flow["ts"] = asked.ts
         flow |= {name: "1" for name, on in (("v", asked.invoked), ("q", asked.quiet)) if on}
         # Lua's cmsgpack knows no type for bytes.
-        return Admission(queue, _packb(flow, use_bin_type=False), certain, tuple(keys.faults))
+        return Admission(queue.key, _packb(flow, use_bin_type=False), certain, tuple(keys.faults))

@@ -3,24 +3,21 @@
 --   asked (outbox g) when keys park · granted (G) when a slot is free · given back (h) when its holder leaves, or nobody wants it.
 -- Messages may come twice, late and in any order. A permit's number is used once; a grant that nobody asked for is given back, so
 -- whatever an old message causes at home ends there.
--- `ga:<id>` has the permits asked for and not granted, at both sides, as `<version> <limit>`: what the gate allows, as of which registry.
+-- `ga:<id>` has the permits asked for and not granted, at both sides, as `<stamp> <limit>`: what the gate allows, as of the asking. Stamps
+-- are numbers of `gs` of the asking shard, as those of permits; a grant tells the word it was made under, and `gp:<id>` has its stamp.
+-- A changed limit: `since` of a gate is the mark of its last change, the number that `gs` had then. Permits with a stamp up to it were
+-- granted under an older limit, when more may have been held than now should be: nobody begins with one. What came to be under them
+-- may stay: a permit is nobody's own, so old ones count as those of the holders. Invariant, once recalled: old permits <= holders, since
+-- who leaves gives back the oldest. A spare one has a key on its way, whose visit recalls it.
 -- Invariant, away: asked + spare permits >= parked keys; with a spare permit and a parked key, a key is on its way (gates.lua).
 --- include time, shard
 local open_next, open_shared -- gates.lua: one of those who wait for a gate may try again
-local ASKED_AGAIN = {}
 
 local function home_of(gate)
   if not gate.shared or gate.shards < 2 then return HERE end
   local hash = 0
   for i = 1, 8 do hash = (hash * 31 + string.byte(gate.id, i)) % 65521 end
   return hash % gate.shards
-end
-
--- Negative away: holders that began without a permit, as there was no limit.
-local function room_of(gate)
-  local held = redis.call('ZCARD', k_slots(gate.id))
-  if gate.home ~= HERE then return redis.call('ZCARD', k_permits(gate.id)) - held end
-  return gate.limit - held
 end
 
 local function take_slot(gate, holder)
@@ -32,11 +29,71 @@ local function give_back(gate, n)
   for i = 1, #permits, 2 do owe('h', gate.home, gate.id, permits[i], '') end
 end
 
+-- Away: how many spare permits of an older limit were given back.
+local function recall(gate, held)
+  if gate.since == 0 then return 0 end
+  local old = redis.call('ZCOUNT', k_permits(gate.id), '-inf', gate.since) - held
+  if old > 0 then give_back(gate, old) end
+  return old
+end
+
+-- Negative away: holders that began without a permit, as there was no limit.
+local function room_of(gate)
+  local held = redis.call('ZCARD', k_slots(gate.id))
+  if gate.home == HERE then return gate.limit - held end
+  recall(gate, held)
+  return redis.call('ZCARD', k_permits(gate.id)) - held
+end
+
+local function mark_now()
+  return tonumber(redis.call('GET', k_permit_serial()) or 0)
+end
+
+local function ask(gate, permit, stamp)
+  local word = string.format('%d %d', stamp, gate.limit)
+  redis.call('HSET', k_asks(gate.id), permit, word)
+  owe('g', gate.home, gate.id, permit, word)
+end
+
+-- Away: what was asked for under an older limit is asked for again.
+local function ask_again(gate)
+  if gate.home == HERE or not gate.limit then return end
+  local asks = redis.call('HGETALL', k_asks(gate.id))
+  for i = 1, #asks, 2 do
+    local stamp = tonumber(string.match(asks[i + 1], '^%d+'))
+    if stamp <= gate.since then ask(gate, asks[i], redis.call('INCR', k_permit_serial())) end
+  end
+end
+
+-- Away, after a visit: a permit for each key that waits, and none that nobody uses. `changed`: as after a change of the limit.
+local function settle(gate, changed)
+  local spare, waiting = math.max(room_of(gate), 0), redis.call('ZCARD', k_parked(gate.id))
+  if waiting == 0 then
+    if spare > 0 then give_back(gate, spare) end
+    return
+  end
+  -- Without a limit nobody needs one.
+  if not gate.limit then return open_next(gate.id) end
+  local asked = redis.call('HLEN', k_asks(gate.id))
+  -- The first who waits finds what was asked for by keys that are gone: if the limit changed meanwhile, nobody asked again.
+  if asked > 0 and (changed or waiting == 1 and gate.since > 0) then ask_again(gate) end
+  for _ = asked + spare + 1, waiting do
+    local stamp = redis.call('INCR', k_permit_serial())
+    ask(gate, HERE .. '-' .. stamp, stamp)
+  end
+  if spare > 0 then open_next(gate.id) end
+end
+
 -- `parked`: whether keys of its function may wait for a gate.
 local function leave_slot(gate, holder, parked)
   if redis.call('ZREM', k_slots(gate.id), holder) == 0 then return end
   if gate.home ~= HERE then
-    if room_of(gate) > 0 then give_back(gate, 1) end
+    -- The one it had is among those recalled, if there are any. (A spare one that is left has a key on its way.)
+    if recall(gate, redis.call('ZCARD', k_slots(gate.id))) > 0 then
+      if redis.call('EXISTS', k_parked(gate.id)) == 1 then settle(gate) end
+    elseif room_of(gate) > 0 then
+      give_back(gate, 1)
+    end
   elseif gate.shared then
     open_shared(gate.id)
   elseif parked then
@@ -44,38 +101,10 @@ local function leave_slot(gate, holder, parked)
   end
 end
 
-local function ask(gate, permit)
-  local word = gate.version .. ' ' .. string.format('%d', gate.limit)
-  redis.call('HSET', k_asks(gate.id), permit, word)
-  owe('g', gate.home, gate.id, permit, word)
-end
-
--- Away, after a visit: a permit for each key that waits, and none that nobody uses.
-local function settle(gate)
-  local spare, waiting = math.max(room_of(gate), 0), redis.call('ZCARD', k_parked(gate.id))
-  if waiting == 0 then
-    if spare > 0 then give_back(gate, spare) end
-    return
-  end
-  if gate.limit then
-    for _ = redis.call('HLEN', k_asks(gate.id)) + spare + 1, waiting do
-      ask(gate, HERE .. '-' .. redis.call('INCR', k_permit_serial()))
-    end
-  end
-  if spare > 0 then open_next(gate.id) end
-end
-
--- Away: the limit changed; what is asked for is asked for again, under the new one.
-local function ask_again(gate)
-  if gate.home == HERE or not gate.limit or ASKED_AGAIN[gate.id] then return end
-  ASKED_AGAIN[gate.id] = true
-  for _, permit in ipairs(redis.call('HKEYS', k_asks(gate.id))) do ask(gate, permit) end
-end
-
-local function grant(id, member)
+local function grant(id, member, word)
   local permit = string.sub(member, 2)
   redis.call('ZREM', k_parked(id), member)
   redis.call('HDEL', k_asks(id), permit)
   redis.call('ZADD', k_slots(id), NOW, member)
-  owe('G', string.match(permit, '^%d+'), id, permit, '')
+  owe('G', string.match(permit, '^%d+'), id, permit, word)
 end

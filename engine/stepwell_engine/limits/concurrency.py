@@ -8,19 +8,20 @@ lets one parked key go on (limits/gates.lua).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from stepwell_engine.expressions import short_hash
 from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.limit import Limit, limit_for, read_limit
 
 OPTION: Final = "concurrency"
 
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """`Concurrency(limit=5, key="event.data.customer")`; limit 0 = none."""
+    """`Concurrency(limit=5, key="event.data.customer")`; limit 0 = none, a string: events give it."""
 
-    limit: int
+    limit: Limit
     key: str | None
     scope: str
     level: str
@@ -32,7 +33,7 @@ class Concurrency:
         found: Sequence[Mapping[str, Any]] = config.get(OPTION) or ()
         return [
             cls(
-                int(entry["limit"]),
+                read_limit(entry),
                 entry.get("key"),
                 str(entry.get("scope") or "fn"),
                 str(entry.get("level") or "step"),
@@ -45,11 +46,20 @@ class Concurrency:
     def kind(self) -> str:
         """The letter of its gate."""
         letter = "r" if self.level == "run" else "c"
-        return letter if self.scope == "fn" else letter.upper()
+        return letter.upper() if self.shared else letter
+
+    @property
+    def shared(self) -> bool:
+        """Whether functions may have it together."""
+        return self.scope != "fn"
+
+    def limit_for(self, keys: EventKeys) -> int | Literal[False] | None:
+        """The limit as an event gives it: False turns the entry off, None is no usable value."""
+        return limit_for(keys, OPTION, self.limit, 0)
 
     def identity(self, place: int, keys: EventKeys) -> str | None:
         """The identity of its slots for this event; None when it is off (`false`)."""
-        if self.scope == "fn":
+        if not self.shared:
             return keys.identity(OPTION, self.key, null=True, place=place)
         # Shared by every function that writes the same text under the same scope.
         value = keys.encoded(OPTION, self.key, null=True)

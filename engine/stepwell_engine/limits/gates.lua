@@ -1,4 +1,5 @@
--- Gates: what an item must pass to be leased. Its queue key says which (limits/keys.py), `fl:<fn>` what they allow now.
+-- Gates: what an item must pass to be leased. Its queue key says which (limits/keys.py), `fl:<fn>` what they allow now, or that events
+-- say it (limit.lua).
 -- Invariants:
 -- * `cs:<id>` holds an item iff it is leased, or a suspect about to be; it holds a run iff the run has begun and not ended.
 -- * A key with items is in rk:<fn>, or parked: in pk:<id> of the gate it found shut, and in pd:<fn> as `w<id>` (all of it) or `s<id>` (its
@@ -7,15 +8,16 @@
 --   moment in `due`. A slot that comes free lets one go; a key that goes without having used its chance passes it on. (Away from a
 --   shared gate's home: see limits/concurrency.lua.)
 -- * Virtual time: `vt` of `fl:<fn>` is the turn of the key served last. Nobody gets a turn before it, and no key loses one after it.
---- include turns, schedule, limits/throttle, limits/concurrency
+--- include turns, schedule, limits/throttle, limits/concurrency, limits/limit
 local FLOWS, GATES, PARKED = {}, {}, {}
 
 local function flow_of(fn)
   local flow = FLOWS[fn]
   if not flow then
-    local v = redis.call('HMGET', k_flow(fn), 'a', '0', '1', 't', 'b', 'n', 'v', 'vt')
-    flow = { lane = v[1] or '', ['0'] = tonumber(v[2]), ['1'] = tonumber(v[3]), interval = tonumber(v[4]), burst = tonumber(v[5]) }
-    flow.shards, flow.version, flow.time = tonumber(v[6] or 1), v[7] or '0', tonumber(v[8] or 0)
+    local v = redis.call('HMGET', k_flow(fn), 'a', '0', '1', 't', 'b', 'n', 'c', 'vt')
+    flow = { lane = v[1] or '', ['0'] = tonumber(v[2]), ['1'] = tonumber(v[3]), ['-'] = tonumber(v[4]), burst = tonumber(v[5]) }
+    flow.by = { ['0'] = by_event(v[2]), ['1'] = by_event(v[3]), ['-'] = by_event(v[4]) }
+    flow.shards, flow.since, flow.time = tonumber(v[6] or 1), tonumber(v[7] or 0), tonumber(v[8] or 0)
     FLOWS[fn] = flow
   end
   return flow
@@ -27,14 +29,22 @@ local function any_parked(fn)
   return PARKED[fn]
 end
 
--- limit nil = open · starts: only starts pass it · slots: it has holders, `run`: the run instead of the item · interval: a throttle.
-local function gate_of(flow, kind, place, id)
-  if kind == 't' then return { id = id, starts = true, limit = flow.interval, interval = flow.interval, burst = flow.burst } end
-  local run = kind == 'r' or kind == 'R' or kind == 's'
+-- limit nil = open · starts: only starts pass it · slots: it has holders, `run`: the run instead of the item · interval: a throttle ·
+-- by: an event gives the limit, `kept` is what it gave.
+local function gate_of(fn, key, kind, place, id)
+  local flow = flow_of(fn)
+  local by = kind ~= 's' and flow.by[place] or nil
+  local kept = by and kept_limit(id, fn, key)
   local limit = flow[place]
+  if kind == 't' then
+    if by then limit = kept and math.ceil(by.period / kept.limit) or by.last or by.period end
+    return { id = id, starts = true, limit = limit, interval = limit, burst = flow.burst, by = by, kept = kept }
+  end
+  if by then limit = kept and kept.limit or by.last or 1 end
   if kind == 's' then limit = 1 elseif limit == 0 then limit = nil end
-  local gate = { id = id, starts = run, run = run, slots = true, limit = limit, shared = kind == 'C' or kind == 'R' }
-  gate.shards, gate.version = flow.shards, flow.version
+  local run = kind == 'r' or kind == 'R' or kind == 's'
+  local gate = { id = id, starts = run, run = run, slots = true, limit = limit, shared = kind == 'C' or kind == 'R', by = by, kept = kept }
+  gate.shards, gate.since = flow.shards, math.max(flow.since, kept and kept.mark or 0)
   gate.home = home_of(gate)
   return gate
 end
@@ -50,7 +60,7 @@ local function gates_of(fn, key)
     if kind == 'w' then
       gates.weight = tonumber(string.sub(text, 2))
     else
-      local gate = gate_of(flow_of(fn), kind, string.sub(text, 2, 2), string.sub(text, 3))
+      local gate = gate_of(fn, key, kind, string.sub(text, 2, 2), string.sub(text, 3))
       gates.starts = gates.starts or gate.starts
       local list = gate.shared and shared or gates
       list[#list + 1] = gate
@@ -152,7 +162,7 @@ function open_shared(id)
     if string.sub(member, 1, 1) == '@' then
       local word = redis.call('HGET', k_asks(id), string.sub(member, 2))
       if held < tonumber(string.match(word, '%d+$')) then
-        grant(id, member)
+        grant(id, member, word)
         held = held + 1
       end
     else
@@ -171,7 +181,7 @@ local function pass_on(gates, fn)
   for _, gate in ipairs(gates) do
     if gate.slots and gate.home ~= HERE then
       settle(gate)
-    elseif gate.limit and (gate.shared or any_parked(fn)) and redis.call('EXISTS', k_parked(gate.id)) == 1 then
+    elseif (gate.limit or gate.by) and (gate.shared or any_parked(fn)) and redis.call('EXISTS', k_parked(gate.id)) == 1 then
       if gate.shared then
         open_shared(gate.id)
       elseif gate.interval then
@@ -181,11 +191,42 @@ local function pass_on(gates, fn)
         elseif not redis.call('ZSCORE', k_due(), '*' .. gate.id) then
           schedule('*' .. gate.id, from)
         end
-      elseif room_of(gate) > 0 then
+      elseif free(gate) > 0 then
         open_next(gate.id)
       end
     end
   end
+end
+
+-- An event gives a gate another limit: those who wait may go on, or sooner. (Under a lower one who holds a slot keeps it.)
+local function change_limit(fn, key, id, us, limit)
+  local was = gate_named(id, fn, key)
+  local kept = was.kept
+  -- A deploy may have made it a number meanwhile.
+  if not was.by or (kept and kept.us > us) then return end
+  local same = kept and kept.limit == limit
+  keep_limit(id, us, limit, same and kept.mark or mark_now())
+  if same then
+    kept.us = us
+    return
+  end
+  GATES = {}
+  local gate = gate_named(id, fn, key)
+  if gate.interval then
+    stretch(was, gate)
+    if redis.call('EXISTS', k_parked(id)) == 0 then return end
+    local _, from = tokens(gate)
+    schedule('*' .. id, from)
+  elseif gate.home ~= HERE then
+    settle(gate, true)
+  else
+    pass_on({ gate }, fn)
+  end
+end
+
+local function change_limits(fn, key, lm)
+  local us = tonumber(string.match(lm, '^%d+'))
+  for id, limit in string.gmatch(lm, ' ([^= ]+)=(%d+)') do change_limit(fn, key, id, us, tonumber(limit)) end
 end
 
 -- The item's lease is over: its slots are free.

@@ -7,11 +7,12 @@ A queue key is a list of gates joined by commas, each a kind, the place of its l
     w<n>    weight: turns for one turn of other keys
 
 Runs with the same key wait in the same queue. Limits are not in it: they are looked up whenever a gate is, so a change holds at once.
+Those that the event gave go beside it, as `<identity>=<limit>` joined by spaces (limit.py).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from stepwell_engine.limits.concurrency import OPTION, Concurrency
 from stepwell_engine.limits.event_keys import EventKeys
@@ -19,6 +20,13 @@ from stepwell_engine.limits.throttle import Throttle
 
 _LEAST: Final = 0.01
 _MOST: Final = 1000.0
+
+
+class Queue(NamedTuple):
+    """The queue key of a run, '' when it passes no gate, and the limits that its event gives."""
+
+    key: str
+    limits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +41,45 @@ class Gates:
         """Raises ValueError, TypeError, KeyError for unreadable ones."""
         return cls(Concurrency.read(config), Throttle.read(config))
 
-    def queue_key(self, keys: EventKeys, lock: list[Any] | None = None) -> str:
-        """The queue key of a run of one event; '' when it passes no gate.
+    def queue(self, keys: EventKeys, lock: list[Any] | None = None) -> Queue:
+        """The queue of a run of one event.
 
-        `lock` is what its singleton asks for (`Singleton.admit`). Keys without a value are noted in `keys`.
+        `lock` is what its singleton asks for (`Singleton.admit`). Keys and limits without a value are noted in `keys`.
         """
         gates: list[str] = []
+        limits: list[str] = []
         weight = ""
         for place, entry in enumerate(self.entries):
-            if not entry.limit:
+            if entry.limit == 0:
                 continue
             identity = entry.identity(place, keys)
-            if identity is not None:
+            if identity is not None and _bounded(entry, identity, keys, limits):
                 gates.append(f"{entry.kind}{place}{identity}")
                 if entry.weight is not None:
                     weight = _weight(entry.weight, keys)
-        identity = self.throttle.identity(keys) if self.throttle else None
-        if identity is not None:
-            gates.append(f"t-{identity}")
+        if self.throttle:
+            identity = self.throttle.identity(keys)
+            if identity is not None and _bounded(self.throttle, identity, keys, limits):
+                gates.append(f"t-{identity}")
         if lock is not None and lock[1] == "cancel":
             gates.append(f"s-{lock[0]}")
         if gates and weight:
             gates.append(weight)
-        return ",".join(gates)
+        return Queue(",".join(gates), " ".join(limits))
+
+
+def _bounded(
+    option: Concurrency | Throttle, identity: str, keys: EventKeys, limits: list[str]
+) -> bool:
+    """Whether the option is on for the event, as its limit has it; a limit that the event gives is noted."""
+    if isinstance(option.limit, int):
+        return True
+    limit = option.limit_for(keys)
+    if limit is False:
+        return False
+    if limit is not None:
+        limits.append(f"{identity}={limit}")
+    return True
 
 
 def _weight(expression: str, keys: EventKeys) -> str:

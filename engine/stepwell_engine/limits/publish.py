@@ -28,22 +28,28 @@ async def publish_gates(
     shards: dict[int, list[Sequence[Arg]]] = {}
     for function in functions:
         shards.setdefault(function.shard, []).append(_row(function, len(store.shards)))
-    await asyncio.gather(*(_publish(store.shards[s], rows, version) for s, rows in shards.items()))
+    # With several shards they are then told that all of them know: only from then on a lower limit of a shared gate is sure to hold.
+    for told in (False, True)[: len(store.shards)]:
+        await asyncio.gather(
+            *(_publish(store.shards[s], rows, version, told=told) for s, rows in shards.items())
+        )
 
 
-async def _publish(shard: "Transitions", rows: list[Sequence[Arg]], version: int) -> None:
+async def _publish(
+    shard: "Transitions", rows: list[Sequence[Arg]], version: int, *, told: bool
+) -> None:
     for start in range(0, len(rows), _PAGE):
         page: list[Sequence[Arg]] = list(rows[start : start + _PAGE])
         while page:
-            left: set[str] = set(await shard.configure(version, page, most=_LET_GO))
+            left: set[str] = set(await shard.configure(version, page, most=_LET_GO, told=told))
             page = [row for row in page if row[0] in left]
 
 
 def _row(function: "RegisteredFunction", shards: int) -> Sequence[Arg]:
     entries = Concurrency.read(function.config)
-    limits: list[Arg] = [e.limit or "" for e in entries[:2]]
+    limits: list[Arg] = ["*" if isinstance(e.limit, str) else e.limit or "" for e in entries[:2]]
     limits += [""] * (2 - len(limits))
     throttle = Throttle.read(function.config)
-    rate: tuple[Arg, Arg] = ("", "") if throttle is None else (throttle.interval_us, throttle.burst)
+    rate: tuple[Arg, Arg] = ("", "") if throttle is None else (throttle.interval, throttle.burst)
     gated = function.flow is not None and function.flow.gated
     return (function.number, function.app if gated else "", *limits, *rate, shards)

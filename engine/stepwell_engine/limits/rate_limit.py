@@ -2,23 +2,26 @@
 
 Exact sliding-window log: the starts of the last period are kept, one entry each. At time x a run begins iff fewer than `limit` began in
 (x - period, x]. So no window [a, a + period) has more than `limit`, whereas GCRA with a burst, which the incumbent uses, admits up to
-twice that across a boundary. Memory: `limit` entries a key. Cf. https://redis.io/glossary/rate-limiting/ (sliding window log).
+twice that across a boundary. A limit that events give judges each event by its own value: with it, its window has at most so many.
+Memory: `limit` entries a key. Cf. https://redis.io/glossary/rate-limiting/ (sliding window log).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.limit import Limit, limit_for, read_limit
 
 OPTION = "rate_limit"
+MOST: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
     """`RateLimit(limit=10, period="1m", key="event.data.user")`."""
 
-    limit: int
+    limit: Limit
     period_ms: int
     key: str | None
 
@@ -27,7 +30,7 @@ class RateLimit:
         """The option in a function's config."""
         found: Mapping[str, Any] | None = config.get(OPTION)
         return (
-            cls(int(found["limit"]), int(found["period"]), found.get("key"))
+            cls(read_limit(found), int(found["period"]), found.get("key"))
             if found is not None
             else None
         )
@@ -35,4 +38,7 @@ class RateLimit:
     def admit(self, keys: EventKeys) -> list[Any] | None:
         """What admit.lua needs of it; None when it is off for this event."""
         identity = keys.identity(OPTION, self.key, null=False)
-        return None if identity is None else [identity, self.limit, self.period_ms]
+        if identity is None:
+            return None
+        limit = limit_for(keys, OPTION, self.limit, 1, MOST)
+        return [identity, limit, self.period_ms] if limit else None

@@ -17,6 +17,7 @@ local function start(c)
   end
   if flow.fx then put('fx', flow.fx) end
   if flow.wn then put('wn', flow.wn) end
+  if flow.lm then put('lm', flow.lm) end
   if lock then put('sg', lock[1]) end
   if flow.to then
     put('tb', flow.to[1])
@@ -30,6 +31,7 @@ local function start(c)
     if not g.later then g.later, g.rs, g.start = true, 'd', NOW + HELD_MS end
   end
   create(g, run, c.blob, c.created, true, string.format('%.3f', score), more)
+  if flow.lm then change_limits(c.fn, c.key, flow.lm) end
   if flow.rl then count_start(flow.rl, run) end
   if lock then take_lock(lock[1], run) end
   if flow.to then begin_start_timeout(run, flow.to[1], math.max(c.window and NOW or tonumber(c.created), tonumber(c.start))) end

@@ -2,10 +2,18 @@
 --- include time
 local ARRIVALS = {}
 
--- No start of this throttle leaves a later TAT than this bound: beyond it, the clock went back, or the interval was longer then.
+local function arrive(gate, tat)
+  ARRIVALS[gate.id] = tat
+  -- Once it is past, absence says the same.
+  redis.call('SET', k_arrival(gate.id), digits(tat), 'PX', math.ceil((tat - NOW_US) / 1000) + 86400000)
+  return tat
+end
+
 local function arrival(gate)
-  local tat = ARRIVALS[gate.id] or tonumber(redis.call('GET', k_arrival(gate.id)) or 0)
-  return math.max(math.min(tat, NOW_US + gate.burst * gate.interval), NOW_US)
+  local tat, bound = ARRIVALS[gate.id] or tonumber(redis.call('GET', k_arrival(gate.id)) or 0), NOW_US + gate.burst * gate.interval
+  -- No start leaves a later one: the clock went back, or the interval was longer then. It is written down, or it would stay as far off.
+  if tat > bound then return arrive(gate, bound) end
+  return math.max(tat, NOW_US)
 end
 
 -- How many starts it admits at this moment, and the ms from which it admits one more than `taken` of them.
@@ -17,8 +25,11 @@ local function tokens(gate, taken)
 end
 
 local function take_token(gate)
-  local tat = arrival(gate) + gate.interval
-  ARRIVALS[gate.id] = tat
-  -- Once it is past, absence says the same.
-  redis.call('SET', k_arrival(gate.id), digits(tat), 'PX', math.ceil((tat - NOW_US) / 1000) + 86400000)
+  arrive(gate, arrival(gate) + gate.interval)
+end
+
+-- The interval changes now: what was taken stays as many starts. Else a longer one would give back some of the burst, again and again.
+local function stretch(was, gate)
+  local ahead = arrival(was) - NOW_US
+  if ahead > 0 then arrive(gate, NOW_US + math.ceil(ahead * gate.interval / was.interval)) end
 end

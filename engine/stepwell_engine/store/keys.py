@@ -79,10 +79,11 @@ SPECS: tuple[KeySpec, ...] = (
     KeySpec("parked", "pk:{gate}", "zset", "item", "queue keys that wait for a gate, by turn"),
     KeySpec("parks", "pd:{fn}", "hash", "item", "parked queue keys: w or s, and the gate"),
     KeySpec("arrival", "th:{gate}", "string", "ttl", "a throttle's theoretical arrival time, us"),
+    KeySpec("limit", "gl:{gate}", "string", "ttl", "the limit that the newest event gave a gate"),
     KeySpec("flow", "fl:{fn}", "hash", "namespace", "what a function's gates allow now"),
-    KeySpec("permits", "gp:{gate}", "zset", "item", "slots held here at a gate's home shard"),
+    KeySpec("permits", "gp:{gate}", "zset", "item", "slots held here at a gate's home, by stamp"),
     KeySpec("permit_serial", "gs", "string", "namespace", "numbers permits"),
-    KeySpec("asks", "ga:{gate}", "hash", "item", "permits asked for: the gate's limit, since when"),
+    KeySpec("asks", "ga:{gate}", "hash", "item", "permits asked for: stamp, and the limit"),
     # leases and processes
     KeySpec("leases", "lease", "zset", "item", "leased items by lease expiry, ms"),
     KeySpec("workers", "w", "zset", "process", "live processes by the end of their word, ms"),

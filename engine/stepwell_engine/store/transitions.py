@@ -133,14 +133,17 @@ class Transitions:
         return list(await self._call("recent", offset, age_ms, name, since_us, after))
 
     async def configure(
-        self, version: int, functions: Iterable[Sequence[Arg]], *, most: int
+        self, version: int, functions: Iterable[Sequence[Arg]], *, most: int, told: bool = False
     ) -> list[str]:
         """Publish what the gates of functions allow: (fn, lane, limit 0, limit 1, interval in us, burst, shards), '' = none.
 
         After a change every parked key tries again, about `most` a call. Returns the functions that are not through: call again.
+        `told`: every shard has been told before.
         """
         args = [value for function in functions for value in function]
-        left = await self._call("configure", self._clock.offset_ms, version, most, *args)
+        left = await self._call(
+            "configure", self._clock.offset_ms, version, most, "1" if told else "", *args
+        )
         return [fn.decode() for fn in left]
 
     async def permit(self, kind: str, gate: str, permit: str, *, word: Arg = "", home: int) -> None:

@@ -12,11 +12,27 @@ from stepwell.events import NAME_CHARS
 MOST: Final = 1_000_000_000
 """The most a limit may be: scripts count in doubles, and no one means more."""
 
+_BY_EVENT: Final = "an expression such as \"event.data.plan == 'pro' ? 10 : 2\""
+
 
 def whole(value: object, argument: str, least: int, most: int = MOST, note: str = "") -> None:
     """An int from `least` to `most`, never a bool."""
     if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{argument}: {value!r}; write an int from {least:,}{note} to {most:,}")
+
+
+def limit(value: object, argument: str, least: int, most: int = MOST, note: str = "") -> None:
+    """As `whole`, or the text of an expression that gives such a number for an event."""
+    if not isinstance(value, str):
+        try:
+            return whole(value, argument, least, most, note)
+        except ConfigError as error:
+            raise ConfigError(f"{error}, or a string: {_BY_EVENT}") from None
+    if not value.strip():
+        raise ConfigError(
+            f"{argument}: {value!r} is not an expression; write {_BY_EVENT}, or an int"
+        )
+    return None
 
 
 def event_name(event: object, argument: str, example: str) -> str:

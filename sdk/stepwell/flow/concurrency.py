@@ -14,6 +14,9 @@ Level: TypeAlias = Literal["step", "run"]
 class Concurrency:
     """At most `limit` executions at once; over it they wait in the queue. 0 is no limit.
 
+    `limit` may be a CEL expression over `event` too: the newest event's value is its key's limit
+    from then on, for what is queued as well. Where it has no value the key's limit stays as it was.
+
     `key`: a limit for each value of that CEL expression over `event`; events without a value share
     one. `scope="fn"` counts this function only; `"env"` and `"account"` count all functions that
     write the same scope and key, and so need a key.
@@ -25,16 +28,17 @@ class Concurrency:
 
     >>> Concurrency(limit=5, key="event.data.customer", weight="event.data.plan == 'pro' ? 3 : 1")
     >>> Concurrency(limit=10, key="'payment-provider'", scope="env")
+    >>> Concurrency(limit="event.data.plan == 'pro' ? 10 : 2", key="event.data.customer")
     """
 
-    limit: int
+    limit: int | str
     key: str | None = None
     scope: Scope | None = "fn"
     level: Level = "step"
     weight: str | None = None
 
     def __post_init__(self) -> None:
-        checks.whole(self.limit, "Concurrency(limit=)", 0, note=" (no limit)")
+        checks.limit(self.limit, "Concurrency(limit=)", 0, note=" (no limit)")
         checks.expression(self.key, "Concurrency(key=)", "event.data.customer")
         if self.scope is None:  # what the `inngest` package writes for "fn"
             object.__setattr__(self, "scope", "fn")

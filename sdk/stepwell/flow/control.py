@@ -28,7 +28,7 @@ class FlowControl:
     @property
     def counts_steps(self) -> bool:
         """Whether executing steps are counted, so that each branch must be an item of its own."""
-        return any(one.level == "step" and one.limit > 0 for one in self.concurrency)
+        return any(one.level == "step" and one.limit != 0 for one in self.concurrency)
 
     def config(self) -> dict[str, Any]:
         """Plain values for the registry, of the options in use only. Durations are milliseconds."""

@@ -18,20 +18,22 @@ class Throttle:
 
     Any time span w sees at most `burst` + w / (period / limit) starts: `burst` is how many may start
     at once after a quiet time. `key`: a rate for each value of that CEL expression over `event`.
-    Only the start counts, not steps or retries. `period` is from 1 second to 7 days. Raises
-    `ConfigError`.
+    `limit` may be one too: the newest event's value is its key's limit from then on, for what is
+    queued as well; where it has no value the key's limit stays as it was. Only the start counts, not
+    steps or retries. `period` is from 1 second to 7 days. Raises `ConfigError`.
 
     >>> Throttle(limit=100, period="1m", key="event.data.customer")
+    >>> Throttle(limit="event.data.plan == 'pro' ? 100 : 5", period="1m", key="event.data.customer")
     """
 
-    limit: int
+    limit: int | str
     period: Duration
     burst: int | None = 1
     key: str | None = None
     period_ms: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        checks.whole(self.limit, "Throttle(limit=)", 1)
+        checks.limit(self.limit, "Throttle(limit=)", 1)
         period = checks.duration(self.period, "Throttle(period=)", MAX_THROTTLE_MS)
         object.__setattr__(self, "period_ms", period)
         if self.burst is None:  # the `inngest` package allows it
@@ -54,19 +56,20 @@ class RateLimit:
     """At most `limit` runs in any sliding `period`; an event over it starts none.
 
     Such an event is recorded as rate limited, and `inngest/function.skipped` is sent. `key`: a limit
-    for each value of that CEL expression over `event`; for an event where it has no value, the limit
-    is off. `period` is from 1 second to 24 hours. Raises `ConfigError`.
+    for each value of that CEL expression over `event`. `limit` may be one too: each event is judged
+    by its own value. For an event where one has no value, the limit is off. `period` is from 1 second
+    to 24 hours. Raises `ConfigError`.
 
     >>> RateLimit(limit=1, period="4h", key="event.data.user")
     """
 
-    limit: int
+    limit: int | str
     period: Duration
     key: str | None = None
     period_ms: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        checks.whole(self.limit, "RateLimit(limit=)", 1, MAX_RATE)
+        checks.limit(self.limit, "RateLimit(limit=)", 1, MAX_RATE)
         period = checks.duration(self.period, "RateLimit(period=)", MAX_RATE_MS)
         object.__setattr__(self, "period_ms", period)
         checks.expression(self.key, "RateLimit(key=)", "event.data.user")

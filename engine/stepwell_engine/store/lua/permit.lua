@@ -1,8 +1,8 @@
 -- permit.lua  A message between the home of a shared concurrency gate and a shard whose key waits there (limits/concurrency.lua).
 -- KEYS root
 -- ARGV offset kind gate permit word home
--- kind: g asks for a permit (at home; word = `<version> <limit>`, a later version's stays) · G grants it (at the asker) · h gives it back
--- (at home). Each may come twice, late, and in any order.
+-- kind: g asks for a permit (at home; word = `<stamp> <limit>`, a later one stays) · G grants it (at the asker; the word it was granted
+-- under) · h gives it back (at home). Each may come twice, late, and in any order.
 --- include ready
 local kind, id, permit, word, home = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local holder = '@' .. permit
@@ -21,7 +21,14 @@ elseif kind == 'G' then
     if not redis.call('ZSCORE', k_permits(id), permit) then owe('h', home, id, permit, '') end
     return 0
   end
-  redis.call('ZADD', k_permits(id), NOW, permit)
+  local stamp, gate = tonumber(string.match(word, '^%d+')), member and gate_named(id, split_member(member))
+  if gate and stamp <= gate.since then
+    -- Granted under a limit that is no more. Its number is used up: who still waits asks for another.
+    owe('h', home, id, permit, '')
+    settle(gate)
+    return 0
+  end
+  redis.call('ZADD', k_permits(id), stamp, permit)
   local spare = redis.call('ZCARD', k_permits(id)) - redis.call('ZCARD', k_slots(id))
   if not member then
     -- Whoever wanted it is gone, unless an earlier holder never had one.
@@ -33,7 +40,7 @@ elseif kind == 'G' then
     -- With more to spare a key is on its way, and passes on what it leaves.
     open_next(id)
   elseif spare < 1 then
-    settle(gate_named(id, split_member(member)))
+    settle(gate)
   end
 elseif redis.call('ZREM', k_slots(id), holder) == 1 then
   open_shared(id)

@@ -38,7 +38,7 @@ def test_a_function_without_flow_control_is_plain():
 
 def test_an_unreadable_option_is_an_error_of_the_function():
     with pytest.raises((ValueError, TypeError, KeyError)):
-        function(rate_limit={"limit": "many", "period": 1})
+        function(rate_limit={"limit": None, "period": 1})
 
 
 def test_each_option_says_what_it_needs():
@@ -167,3 +167,76 @@ def test_warnings_are_bounded():
 def test_flow_reads_nothing_from_nothing():
     assert Flow.read({}) is None
     assert Flow.read({"concurrency": []}) is None
+
+
+def limited(option, limit="event.data.n"):
+    config = {"limit": limit, "period": MINUTE, "key": None}
+    return function(**{option: [config] if option == "concurrency" else config})
+
+
+def kind_of(made):
+    return made.key[:2]
+
+
+@pytest.mark.parametrize(("option", "kind"), [("concurrency", "c0"), ("throttle", "t-")])
+@pytest.mark.parametrize("value", [1, 7, 7.0, 1_000_000_000])
+def test_an_event_gives_the_limit_of_its_key(option, kind, value):
+    made = admission(limited(option), {"n": value}, us=1_000_001)
+    assert kind_of(made) == kind
+    assert msgpack.unpackb(made.flow)["lm"] == f"1000001 {made.key[2:]}={int(value)}"
+    assert made.certain
+    assert made.faults == ()
+    fixed = admission(limited(option, 7), {"n": 1})
+    assert (fixed.key, fixed.flow) == (made.key, b"")
+
+
+@pytest.mark.parametrize(("option", "kind"), [("concurrency", "c0"), ("throttle", "t-")])
+@pytest.mark.parametrize(
+    "value", [None, True, "5", 1.5, -1, 1_000_000_001, [], float("nan"), float("inf")]
+)
+def test_a_bad_limit_gives_none(option, kind, value):
+    made = admission(limited(option), {"n": value})
+    assert kind_of(made) == kind
+    assert set(msgpack.unpackb(made.flow)) == {"wn", "ts"}
+    assert [fault.option for fault in made.faults] == [option]
+    assert made.certain
+
+
+def test_0_is_no_limit_at_once_but_no_rate():
+    made = admission(limited("concurrency"), {"n": 0}, us=5)
+    assert msgpack.unpackb(made.flow)["lm"] == f"5 {made.key[2:]}=0"
+    for option in ("throttle", "rate_limit"):
+        [fault] = admission(limited(option), {"n": 0}).faults
+        assert fault.option == option
+        assert "limit='event.data.n' is 0 here, no whole number from 1 to 1,000,000" in fault.text
+
+
+@pytest.mark.parametrize("option", ["concurrency", "throttle", "rate_limit"])
+def test_a_limit_that_is_false_turns_the_option_off(option):
+    made = admission(limited(option), {"n": False})
+    assert (made.key, made.flow, made.faults) == ("", b"", ())
+
+
+def test_a_rate_limit_judges_each_event_by_its_own():
+    assert asked(limited("rate_limit"), {"n": 4.0})["rl"][1:] == [4, MINUTE]
+    for value in (None, True, 1_000_001, 2.5):
+        made = admission(limited("rate_limit"), {"n": value})
+        assert set(msgpack.unpackb(made.flow)) == {"wn", "ts"}
+        assert made.faults[0].option == "rate_limit"
+        assert made.certain
+
+
+def test_two_entries_may_have_their_limits_from_one_event():
+    entry = {"key": "event.data.k", "scope": "env", "level": "run"}
+    made = function(
+        concurrency=[
+            {"limit": "event.data.n", "key": None},
+            {**entry, "limit": "event.data.n + 1"},
+        ],
+        throttle={"limit": "event.data.n + 2", "period": MINUTE, "key": None},
+    )
+    found = admission(made, {"n": 3, "k": 1}, us=9)
+    ids = [gate[2:] for gate in found.key.split(",")]
+    assert [gate[:2] for gate in found.key.split(",")] == ["c0", "R1", "t-"]
+    lm = " ".join(f"{each}={n}" for each, n in zip(ids, (3, 4, 5), strict=True))
+    assert msgpack.unpackb(found.flow)["lm"] == f"9 {lm}"
