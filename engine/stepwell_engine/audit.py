@@ -123,14 +123,16 @@ async def _check_keys(
             continue
         if spec.life == "ttl" and ttl < 0:
             at.add("no TTL", key, f"{spec.name} lives for ever")
-        elif spec.life != "ttl" and ttl >= 0:
+        elif spec.life != "ttl" and ttl >= 0 and spec.name != "singleton":
             at.add("unexpected TTL", key, f"{spec.name} ends in {ttl} ms")
         if spec.name == "run":
             runs.append(suffix[2:])
         elif spec.name == "cron":
             at.crons.add(suffix[5:])
         elif spec.name == "singleton":
-            at.locks[suffix[3:]] = (await server.call(key, "GET", key)).decode()
+            # One with a TTL is nobody's any more: it tells what was newest.
+            if ttl < 0:
+                at.locks[suffix[3:]] = (await server.call(key, "GET", key)).decode()[:26]
         elif spec.name == "window":
             number, end = await server.call(key, "HMGET", key, "f", "due")
             at.windows[suffix[4:]] = number.decode(), float(end)

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from stepwell.errors import FunctionNotFoundError
 from stepwell.gateway import BulkQuery
 from stepwell.records import BulkCancel, RunStatus, run_status
 from stepwell.serde.values import pack
@@ -24,13 +25,18 @@ _MOMENT_MS: Final = 1_000  # what was sent just now is meant too, whatever clock
 
 
 async def cancel_runs(store: Store, directory: Directory, query: BulkQuery) -> BulkCancel:
-    """Cancel the runs that `query` describes, or only count them. Raises ServerError, ExpressionError."""
+    """Cancel the runs that `query` describes, or only count them. Raises FunctionNotFoundError, ServerError, ExpressionError."""
     functions = [
         f
         for f in await directory.all()
         if query.app_id in (None, f.app_id) and query.fn_id in (None, f.fn_id)
     ]
     program = None if query.if_exp is None else compile(query.if_exp, variables=("event",))
+    if query.fn_id is not None and not functions:
+        of = "" if query.app_id is None else f" of app {query.app_id!r}"
+        raise FunctionNotFoundError(
+            f"no worker has registered function {query.fn_id!r}{of}; `stepwell functions` lists those that are"
+        )
     # Runs that are created meanwhile are not among them, or it might never end.
     before = await _now(store) + _MOMENT_MS if query.before_ms is None else query.before_ms
     after: Place | None = Place(before, "")

@@ -7,10 +7,13 @@ from typing import Any, Final, NamedTuple
 from stepwell.durations import format_duration
 from stepwell.records import Explanation, RunStatus, StepRecord, StepStatus
 from stepwell.serde import to_json
+from stepwell.texts import one_line
 from stepwell_engine.explain_facts import Facts, Gate, Holder, Place, Service
 from stepwell_engine.views import moment
 
 _SHOWN: Final = 3
+_LONGEST: Final = 100
+"""Characters of a key's value that a sentence shows."""
 
 
 class Told(NamedTuple):
@@ -31,7 +34,7 @@ def tell(facts: Facts) -> Explanation:
     """
     run = facts.run
     told = _told(facts)
-    text = f"{subject(run.id, run.app_id, run.fn_id)} {told.text}{_ending(facts)}."
+    text = one_line(f"{subject(run.id, run.app_id, run.fn_id)} {told.text}{_ending(facts)}.")
     return Explanation(
         run_id=run.id,
         function_id=run.function_id,
@@ -62,9 +65,11 @@ def count(n: int, word: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """A key's value as it is read in an event."""
+    """A key's value as it is read in an event; a long one is cut."""
     plain = to_json(value)
-    return f'"{plain}"' if isinstance(plain, str) else str(plain).replace("'", '"')
+    if isinstance(plain, str):
+        return f'"{one_line(plain, _LONGEST)}"'
+    return one_line(str(plain).replace("'", '"'), _LONGEST)
 
 
 def _rough(ms: int) -> str:
@@ -140,6 +145,8 @@ def _scheduled(facts: Facts, due: float) -> Told:
             "is held before its start: an event that its cancel= names was accepted before it was created, "
             "and a coordinator has to find out whether that one cancels it",
         )
+    if facts.due.get("<", facts.now_ms + 1) <= facts.now_ms:
+        return Told("scheduled", "may not begin any more, and a coordinator has to cancel it")
     if run.status is RunStatus.SCHEDULED:
         return Told(
             "scheduled", f"is scheduled by its event's ts: it starts at {when}", moment(due)

@@ -212,7 +212,7 @@ class Client(App):
         for `cancel_run`. `dry_run`: only count.
 
         Runs created later are not among them. When it is interrupted, call it again: it goes on
-        with those that are left. Raises ConfigError, DurationError, ExpressionError.
+        with those that are left. Raises FunctionNotFoundError, ConfigError, DurationError, ExpressionError.
 
         >>> (await client.cancel_runs(fn_id="fulfil", if_exp="event.data.tenant == 't1'")).count
         """

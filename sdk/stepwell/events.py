@@ -11,7 +11,9 @@ from stepwell.serde.values import pack, unpack
 
 NAME_CHARS: Final = 512
 ID_CHARS: Final = 255
-RESERVED: Final = ("stepwell/", "inngest/")
+OWN: Final = "stepwell/"
+"""Kept free: no event, not even an internal one, has a name that begins so."""
+RESERVED: Final = (OWN, "inngest/")
 FIRST_TS: Final = 315_532_800_000  # 1980-01-01
 LAST_TS: Final = 4_102_444_800_000  # 2100-01-01
 

@@ -25,6 +25,8 @@ def test_a_sent_event_is_shown_with_its_run(live: Cli) -> None:
     text = live.run("events", "show", event_id).stdout
     assert "started" in text
     assert run_id in text
+    (outcome,) = live.json("events", "show", event_id)["outcomes"]
+    assert outcome["reason"] == f"started run {run_id}"
 
 
 def test_a_failed_run_shows_attempts_and_error(live: Cli) -> None:
@@ -108,6 +110,14 @@ def test_a_file_of_lines_is_one_event_each(live: Cli, tmp_path: Path) -> None:
     assert len(sent.stdout.split()) == 1
 
 
+def test_what_a_sender_wrote_can_not_write_the_terminal(live: Cli) -> None:
+    name = "shop/unheard\x1b[2J\nof"
+    event_id = live.run("send", name, json.dumps({"a": "\x9b2J\u202e"})).stdout.strip()
+    text = live.run("events", "show", event_id).stdout
+    assert r"shop/unheard\x1b[2J\nof" in text
+    assert r"\x9b2J\u202e" in text
+
+
 def test_functions_are_listed_with_their_triggers(live: Cli) -> None:
     text = live.run("functions").stdout
     assert "shop/hello if event.data.name != 'nobody'" in text
@@ -154,7 +164,13 @@ def test_version(cli: Cli) -> None:
         (("send", ""), "Event.name: empty", 2),
         (("send", "inngest/x"), "kept for internal events", 2),
         (("send", "shop/x", "--ts", "5"), "Event.ts: 5 is not between 1980 and 2100", 2),
-        (("runs", "list", "--status", "lost"), "status", 2),
+        (("runs", "list", "--status", "lost"), "Error: --status: 'lost'; write one of", 2),
+        (("runs", "cancel", "--yes"), "give the ids of runs, or which of", 2),
+        (("runs", "cancel", "--app", "x", "--status", "failed"), "Error: --status: runs that", 2),
+        (("runs", "cancel", "--fn", "x", "--after", "soon"), "Error: --after: 'soon' is not", 2),
+        (("runs", "cancel", "--fn", "", "--yes"), "Error: --function: ", 2),
+        (("runs", "cancel", "--fn", "typo", "--yes"), "has registered function 'typo';", 1),
+        (("runs", "cancel", "--app", "typo", "--fn", "x", "--yes"), "'x' of app 'typo';", 1),
         (("runs", "list", "--cursor", "%"), "cursor='%'", 2),
         (("runs", "show", "nonsense"), "'nonsense' is no run", 1),
         (("events", "show", "nonsense"), "no event 'nonsense'", 1),

@@ -6,7 +6,13 @@ from datetime import timedelta
 import pytest
 
 from stepwell import Client, Event, TriggerEvent
-from stepwell.errors import ConfigError, DurationError, ExpressionError, StepError
+from stepwell.errors import (
+    ConfigError,
+    DurationError,
+    ExpressionError,
+    FunctionNotFoundError,
+    StepError,
+)
 from stepwell.records import RunStatus
 from stepwell_engine.bulk import _PAGE
 from stepwell_engine.listing import next_places
@@ -300,6 +306,8 @@ async def test_the_blocking_twins(client, stepwell_engine):
         ({"fn_id": "f", "if_exp": ""}, ConfigError, r"cancel_runs\(if_exp=\)"),
         ({"fn_id": "f", "started_after": "2030-01-01T00:00:00"}, DurationError, "started_after"),
         ({"fn_id": "f", "nope": 1}, TypeError, "nope"),
+        ({"fn_id": "typo"}, FunctionNotFoundError, "has registered function 'typo';"),
+        ({"fn_id": "f", "app_id": "none"}, FunctionNotFoundError, "'f' of app 'none';"),
         ({"fn_id": "f", "if_exp": "async.data.id == 1"}, ExpressionError, "async"),
         ({"fn_id": "f", "if_exp": "event.data. =="}, ExpressionError, "expression"),
     ],

@@ -83,6 +83,26 @@ async def test_a_limit_that_events_give(client, engine_at):
         await engine.advance("5h")
 
 
+async def test_a_key_is_shown_in_one_line(client, engine_at):
+    """Whoever sends events writes the keys: they can't write the terminal, or sentences of their own."""
+
+    @client.create_function(
+        fn_id="f", trigger=GO, concurrency=Concurrency(1, key="event.data.tenant", level="run")
+    )
+    async def f(ctx):
+        await ctx.step.sleep("nap", "1h")
+
+    async with engine_at(client) as engine:
+        for tenant, shown in (
+            ("a\x1b[2J\nRun X completed.\u202e", r'"a\x1b[2J\nRun X completed.\u202e"'),
+            ("b" * 1_000, '"' + "b" * 99 + '…"'),
+        ):
+            await start(engine, {"tenant": tenant})
+            text = str(await why(engine, await start(engine, {"tenant": tenant})))
+            assert f"1 run of event.data.tenant = {shown}: held by" in text
+        await engine.advance("3h")
+
+
 async def test_a_shared_limit_names_other_functions(client, engine_at):
     shared = Concurrency(limit=1, key="'gpu'", scope="env", level="run")
 

@@ -20,6 +20,7 @@ class Arrival:
     order: str
     ts: int
     parent: str = ""
+    accepted: int = 0
 
 
 @dataclass
@@ -70,6 +71,7 @@ class FlowModel:
     starts: dict[tuple[str, str], list[float]] = field(default_factory=dict[Any, Any])
     keys: dict[tuple[str, str], tuple[float, str]] = field(default_factory=dict[Any, Any])
     locks: dict[tuple[str, str], str] = field(default_factory=dict[Any, str])
+    newest: dict[tuple[str, str], int] = field(default_factory=dict[Any, int])
     told: list[str] = field(default_factory=list[str])
     skips: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
@@ -120,8 +122,11 @@ class FlowModel:
         )
         if o.limit:
             self.starts[place] = [*recent, self.now]
-        if o.singleton:
+        if o.singleton == "cancel" and trigger.accepted < self.newest.get(place, 0):
+            self.cancel(run)
+        elif o.singleton:
             self.locks[place] = run
+            self.newest[place] = trigger.accepted
             if holder:
                 self.cancel(holder)
         return True

@@ -183,6 +183,18 @@ def test_wrong_words(option, argument, known, value):
             'Cancel(match=): there is if_exp= as well; write one of the two, or if_exp="event.',
         ),
         (Cancel, {"match": "data['id']"}, "Cancel(match=): \"data['id']\" is not the dotted name"),
+        (Cancel, {"match": "dat.id"}, "Cancel(match=): 'dat.id' is not the dotted name of a field"),
+        (Cancel, {"match": "order_id"}, "Cancel(match=): 'order_id' is not the dotted name"),
+        (
+            Cancel,
+            {"event": "stepwell/stop"},
+            "Cancel(event=): 'stepwell/stop': no event has a name that begins with 'stepwell/'; write",
+        ),
+        (
+            Concurrency,
+            {"limit": 0, "key": KEY, "weight": "2"},
+            "Concurrency(weight=): with limit=0 nobody waits for a turn; write a limit, or leave",
+        ),
         (Cancel, {"match": ""}, "Cancel(match=): '' is not the dotted name of a field"),
         (Cancel, {"match": 5}, "Cancel(match=): 5 is not the dotted name of a field"),
         (
@@ -204,8 +216,8 @@ def test_what_else_is_refused(option, options, says):
             {"limit": 5, "key": None, "scope": "fn", "level": "step", "weight": None},
         ),
         (
-            Concurrency(limit=0, key=KEY, scope="account", level="run", weight="2"),
-            {"limit": 0, "key": KEY, "scope": "account", "level": "run", "weight": "2"},
+            Concurrency(limit=1, key=KEY, scope="account", level="run", weight="2"),
+            {"limit": 1, "key": KEY, "scope": "account", "level": "run", "weight": "2"},
         ),
         (Throttle(5, "1m"), {"limit": 5, "period": M, "burst": 1, "key": None}),
         (

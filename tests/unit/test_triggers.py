@@ -39,6 +39,12 @@ def test_what_is_no_name(event):
         TriggerEvent(event)
 
 
+@pytest.mark.parametrize("event", ["stepwell/x", "stepwell/*"])
+def test_a_name_that_no_event_has(event):
+    with pytest.raises(ConfigError, match=r"TriggerEvent\(event=\): .* begins with 'stepwell/'"):
+        TriggerEvent(event)
+
+
 def test_a_name_too_long():
     with pytest.raises(ConfigError, match="513 characters, the most is 512"):
         TriggerEvent("x" * 513)

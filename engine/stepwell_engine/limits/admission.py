@@ -142,8 +142,10 @@ class Flow:
             flow["to"] = self.timeouts.admit()
             undo += "t"
         if self.cancels and (cancels := self.cancels.admit(keys, asked.fields)):
-            flow |= {"cn": cancels, "us": asked.us}
+            flow["cn"] = cancels
             undo += "c"
+        if "cn" in flow or (wanted["sg"] and wanted["sg"][1] == "cancel"):
+            flow["us"] = asked.us
         if undo:
             flow["fx"] = undo
         if keys.faults:

@@ -2,7 +2,8 @@
 -- rate limit → singleton → run. A decision is made once for an event and function: it leaves the event's run, or its outcome in
 -- `oc:<event>`. flow is '' for a plain run, else a cmsgpack map:
 --   id idempotency key · db {id, period, timeout, collect} · bt {id, max_size, timeout} · rl {id, limit, period} · sg {id, mode, grace}
---   ts the event's time, ms · pr ms by which its runs go ahead · fx, wn, lm fields of the run · v '1' for an invoke · q '1': its skip is told to nobody
+--   ts the event's time, ms · us when it was accepted, where that counts · pr ms by which its runs go ahead · fx, wn, lm fields of the run
+--   v '1' for an invoke · q '1': its skip is told to nobody
 --- include limits/debounce, limits/batch
 local function admit(c)
   if decided(c) then return end

@@ -2,7 +2,8 @@
 
 The lock is taken as the run is created, so a queued run has it, and is released in the write that ends the run, whoever ends it.
 Mode skip: while a run has the lock, events start nothing. Mode cancel: the newest event's run takes the lock and the older run is
-cancelled in the same write; the new one waits for its end (a gate in its queue key, see keys.py).
+cancelled in the same write; the new one waits for its end (a gate in its queue key, see keys.py). Newest is what was accepted last: a run
+whose event is handled after a later one's is cancelled in the write that creates it.
 """
 
 from collections.abc import Mapping

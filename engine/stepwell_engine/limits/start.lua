@@ -7,9 +7,12 @@ local REPLACED = 'a newer run of its singleton key began'
 local function start(c)
   local flow, run = c.flow, c.run
   local lock = flow.sg
-  local holder = lock and lock_holder(lock[1])
+  local holder, newest
+  if lock then holder, newest = lock_holder(lock[1]) end
   if flow.rl and over_rate(flow.rl) then return refuse(c, 'rate_limited', '') end
   if holder and lock[2] == 'skip' then return refuse(c, 'skipped', holder) end
+  -- A window's run is asked for now, when it closes.
+  local accepted = lock and lock[2] == 'cancel' and (c.window and NOW_US or flow.us)
   local more = c.more or {}
   local function put(name, value)
     more[#more + 1] = name
@@ -33,15 +36,18 @@ local function start(c)
   create(g, run, c.blob, c.created, true, string.format('%.3f', score), more)
   if flow.lm then change_limits(c.fn, c.key, flow.lm) end
   if flow.rl then count_start(flow.rl, run) end
-  if lock then take_lock(lock[1], run) end
+  local late = accepted and accepted < newest
+  if lock and not late then take_lock(lock[1], run, accepted) end
   if flow.to then begin_start_timeout(run, flow.to[1], math.max(c.window and NOW or tonumber(c.created), tonumber(c.start))) end
   if flow.cn then register_cancels(run, flow.cn, flow.us) end
-  if holder then
+  -- One that comes late ends as it would have had it come in time.
+  local replaced = late and run or holder
+  if replaced then
     -- Runs of this very call are not in their queues yet, and what is cancelled must be found there.
     enter()
-    local f = redis.call('HMGET', k_run(holder), unpack(CANCEL_FIELDS))
+    local f = redis.call('HMGET', k_run(replaced), unpack(CANCEL_FIELDS))
     local err = { code = 'run_cancelled', name = 'RunCancelledError', message = REPLACED, reason = 'singleton' }
-    cancel_run(holder, f, cmsgpack.pack(err), lock[3])
+    cancel_run(replaced, f, cmsgpack.pack(err), lock[3])
   end
   STARTED[#STARTED + 1] = c.fn
   return 1

@@ -7,10 +7,20 @@ local function begin_start_timeout(run, ms, from)
   if ms > 0 then schedule(run .. ':<', from + ms) end
 end
 
--- At the first lease; `ms` is the run's `tf`.
-local function begin_finish_timeout(run, ms)
-  redis.call('ZREM', k_due(), run .. ':<')
+-- At the first lease; `ms` is the run's `tf`. False: its moment to begin has passed and nobody came to cancel it, so it may not any more. It
+-- goes to `due`, where that moment, which is before it, ends it.
+local function begin_in_time(run, ms)
+  local latest = redis.call('ZSCORE', k_due(), run .. ':<')
+  if latest then
+    if tonumber(latest) <= NOW then
+      redis.call('HSET', k_run(run), 'rs', 'd')
+      schedule(run, NOW)
+      return false
+    end
+    redis.call('ZREM', k_due(), run .. ':<')
+  end
   if tonumber(ms) > 0 then schedule(run .. ':>', NOW + ms) end
+  return true
 end
 
 local function release_timeouts(run)

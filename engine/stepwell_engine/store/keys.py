@@ -57,7 +57,7 @@ SPECS: tuple[KeySpec, ...] = (
     # flow control, before a run begins
     KeySpec("rate", "rl:{id}", "zset", "ttl", "the runs of a rate limit's window by start, ms"),
     KeySpec("idempotency", "idem:{id}", "string", "ttl", "the run of an idempotency key, 24 h"),
-    KeySpec("singleton", "sg:{id}", "string", "run", "the run that has a singleton's key"),
+    KeySpec("singleton", "sg:{id}", "string", "run", "the run that has a singleton's key, or had"),
     KeySpec("window", "win:{id}", "hash", "item", "an open debounce or batch; its end is in `due`"),
     KeySpec("gathered", "wev:{id}", "list", "item", "the events of an open batch or collection"),
     # queues

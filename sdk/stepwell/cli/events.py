@@ -6,6 +6,7 @@ import typer
 
 from stepwell.cli import options, output
 from stepwell.cli.connect import ask
+from stepwell.texts import one_line
 
 if TYPE_CHECKING:
     from stepwell.records import EventRecord
@@ -36,14 +37,16 @@ def show(
         )
         raise typer.Exit(1)
     if as_json:
-        output.print_json(record)
+        outcomes = [{**output.plain(o), "reason": o.reason} for o in record.outcomes]
+        output.print_json({**output.plain(record), "outcomes": outcomes})
         return
     _print(record)
 
 
 def _print(record: "EventRecord") -> None:
     event = record.event
-    typer.echo(f"{record.id}  {event.name if event else ''}  {output.moment(record.accepted_at)}")
+    name = one_line(event.name) if event else ""
+    typer.echo(f"{record.id}  {name}  {output.moment(record.accepted_at)}")
     if event is not None:
         typer.echo(f"data: {output.short(event.data, 2000)}")
     if record.duplicate_of:

@@ -1,8 +1,12 @@
 """The options that several commands share, each declared once."""
 
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+
+from stepwell.errors import ConfigError, DurationError
 
 NAMESPACE_ENV = "STEPWELL_NAMESPACE"
 SHARDS_ENV = "STEPWELL_SHARDS"
@@ -48,3 +52,15 @@ MetricsPort = Annotated[
 LogLevel = Annotated[
     str, typer.Option(envvar="STEPWELL_LOG_LEVEL", help="debug, info, warning or error.")
 ]
+
+
+@contextmanager
+def named(call: str, arguments: Mapping[str, str]) -> Generator[None]:
+    """Errors about arguments of the client's `call` name the command's options instead: `arguments` says which stands for which."""
+    try:
+        yield
+    except (ConfigError, DurationError) as error:
+        text = str(error)
+        for argument, option in arguments.items():
+            text = text.replace(f"{call}({argument}=)", option)
+        raise ConfigError(text) from error

@@ -79,10 +79,12 @@ def print_rows(columns: Iterable[str], rows: Iterable[Sequence[str]], empty: str
     """A table of plain texts, or the sentence `empty`; the status words get their colour."""
     from rich.text import Text
 
+    from stepwell.texts import one_line
+
     made, any_row = table(*columns), False
     for row in rows:
         any_row = True
-        made.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
+        made.add_row(*(Text(one_line(cell), style=STYLES.get(cell, "")) for cell in row))
     if any_row:
         console().print(made)
     else:
@@ -128,5 +130,6 @@ def span(length: timedelta) -> str:
 
 def short(value: Any, limit: int = 120) -> str:
     """A value as one line of JSON, cut at `limit` characters."""
-    text = json.dumps(plain(value), ensure_ascii=False)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    from stepwell.texts import one_line
+
+    return one_line(json.dumps(plain(value), ensure_ascii=False), limit)

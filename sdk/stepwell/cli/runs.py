@@ -18,6 +18,13 @@ app = typer.Typer(no_args_is_help=True, help="Look at runs, cancel them.")
 _COLUMNS = ("RUN", "FUNCTION", "STATUS", "EVENT", "CREATED", "TOOK", "ERROR")
 
 
+_LISTED = {"fn_id": "--function", "app_id": "--app", "status": "--status", "cursor": "--cursor"}
+_CHOSEN = {
+    "fn_id": "--function", "app_id": "--app", "status": "--status", "if_exp": "--if",
+    "started_after": "--after", "started_before": "--before",
+}  # fmt: skip
+
+
 @app.callback()
 def runs() -> None:
     """Look at runs, cancel them."""
@@ -25,7 +32,10 @@ def runs() -> None:
 
 @app.command("list")
 def list_(
-    fn: Annotated[str | None, typer.Option(help="Only of this function (its local id).")] = None,
+    fn: Annotated[
+        str | None,
+        typer.Option("--function", "--fn", help="Only of this function (its local id)."),
+    ] = None,
     app_id: Annotated[str | None, typer.Option("--app", help="Only of this app.")] = None,
     status: Annotated[
         str | None,
@@ -40,13 +50,14 @@ def list_(
     as_json: options.Json = False,
 ) -> None:
     """List runs, newest first."""
-    page = ask(
-        lambda client: client.list_runs(
-            fn_id=fn, app_id=app_id, status=status, limit=limit, cursor=cursor
-        ),
-        redis_url,
-        namespace,
-    )
+    with options.named("list_runs", _LISTED):
+        page = ask(
+            lambda client: client.list_runs(
+                fn_id=fn, app_id=app_id, status=status, limit=limit, cursor=cursor
+            ),
+            redis_url,
+            namespace,
+        )
     if as_json:
         output.print_json({"runs": [summary(each) for each in page.items], "cursor": page.cursor})
         return
@@ -131,12 +142,17 @@ def cancel(
             )
         _cancel_named(run_ids, reason, children, redis_url, namespace, as_json)
         return
+    if fn is None and app_id is None:
+        raise typer.BadParameter(
+            "give the ids of runs, or which of a --function or --app to cancel"
+        )
     which: Which = {
         "app_id": app_id, "fn_id": fn, "status": status, "if_exp": if_exp,
         "started_after": after, "started_before": before, "limit": limit,
         "reason": reason, "children": children, "dry_run": True,
     }  # fmt: skip
-    _cancel_found(which, redis_url, namespace, dry_run=dry_run, yes=yes, as_json=as_json)
+    with options.named("cancel_runs", _CHOSEN):
+        _cancel_found(which, redis_url, namespace, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _cancel_found(

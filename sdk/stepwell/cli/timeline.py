@@ -9,6 +9,7 @@ from rich.text import Text
 
 from stepwell.cli import output
 from stepwell.records import Attempt, Entry, ErrorInfo, Run, StepRecord
+from stepwell.texts import one_line
 
 _Row = tuple[datetime, int, tuple[str, str, str, str]]
 _STACK_LINES = 12
@@ -26,7 +27,11 @@ def render(run: Run) -> RenderableType:
         for at, _, (what, status, took, detail) in rows:
             style = output.STYLES.get(status, "")
             made.add_row(
-                output.clock(at), Text(what), Text(status, style=style), took, Text(detail)
+                output.clock(at),
+                Text(one_line(what)),
+                Text(status, style=style),
+                took,
+                Text(one_line(detail)),
             )
         parts.append(made)
     if run.output is not None:
@@ -45,7 +50,7 @@ def _head(run: Run) -> Text:
         + (f" in {took}" if took else "")
     )
     for event in run.events:
-        text.append(f"\nevent:  {event.name} {output.short(event.data)}")
+        text.append(f"\nevent:  {one_line(event.name)} {output.short(event.data)}")
     text.append(f"\ncreated: {output.moment(run.created_at)}")
     text.append(f"   started: {output.moment(run.started_at) or 'not yet'}")
     text.append(f"   ended: {output.moment(run.ended_at) or 'not yet'}")
@@ -106,9 +111,9 @@ def _detail(step: StepRecord) -> str:
 
 
 def _error(error: ErrorInfo) -> Text:
-    text = Text(f"error: {error}", style="red")
+    text = Text("\n".join(map(one_line, f"error: {error}".split("\n"))), style="red")
     if error.stack:
-        lines = error.stack.rstrip().splitlines()
+        lines = [one_line(line.expandtabs()) for line in error.stack.rstrip().splitlines()]
         cut = ["…"] if len(lines) > _STACK_LINES else []
         text.append("\n" + "\n".join([*cut, *lines[-_STACK_LINES:]]), style="dim")
     return text

@@ -8,7 +8,8 @@ from stepwell.durations import Duration
 from stepwell.errors import ConfigError
 from stepwell.flow import checks
 
-_PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_PATH: Final = re.compile(r"(data|user|id|name|ts|v)(\.[A-Za-z_]\w*)*", re.ASCII)
+"""A field that an event may have."""
 
 
 @dataclass(frozen=True, slots=True)

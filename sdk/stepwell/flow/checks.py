@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 from stepwell.durations import MAX_SLEEP_MS, SECOND, Duration, parse_duration
 from stepwell.errors import ConfigError, DurationError
-from stepwell.events import NAME_CHARS
+from stepwell.events import NAME_CHARS, OWN
 
 MOST: Final = 1_000_000_000
 """The most a limit may be: scripts count in doubles, and no one means more."""
@@ -43,6 +43,10 @@ def event_name(event: object, argument: str, example: str) -> str:
         )
     if len(event) > NAME_CHARS:
         raise ConfigError(f"{argument}: {len(event)} characters, the most is {NAME_CHARS}")
+    if event.startswith(OWN):
+        raise ConfigError(
+            f"{argument}: {event!r}: no event has a name that begins with {OWN!r}; write a string such as {example}"
+        )
     return event
 
 

@@ -215,3 +215,41 @@ async def test_with_all_that_undoes_itself_at_the_end(client, stepwell_engine):
         ]  # fmt: skip
         assert runs[2].error.message == LATE_END
         assert (await engine.run((await engine.event(waiting[0])).run_ids[0])).ended_at is None
+
+
+@pytest.mark.parametrize("limit", [{}, {"concurrency": Concurrency(1, level="run")}])
+async def test_who_is_too_late_to_begin_does_not_though_nobody_cancelled_it(
+    client, stepwell_engine, limit
+):
+    """No coordinator was there at its moment; the worker that comes first leaves it alone."""
+    began = []
+
+    @client.create_function(fn_id="f", trigger=GO, timeouts=Timeouts(start="10m"), **limit)
+    async def f(ctx):
+        began.append(ctx.event.data["n"])
+
+    @client.create_function(fn_id="other", trigger=TriggerEvent("t/other"))
+    async def other(ctx):
+        began.append("other")
+
+    async with stepwell_engine(client) as engine:
+        await engine.stop_worker()
+        ids = await engine.send([Event("t/go", {"n": n}) for n in (1, 2)])
+        await engine.send(Event("t/other"))
+        await engine.settle()
+        runs = [(await engine.event(event_id)).run_ids[0] for event_id in ids]
+        await engine.stop_coordinator()
+        engine.clock.offset_ms += 3_600_000
+        await engine.start_worker()
+        await until(lambda: began)
+        async with asyncio.timeout(10):
+            for run in runs:
+                while "may not begin any more" not in str(await engine.client.explain(run)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        await engine.start_coordinator()
+        for event_id in ids:
+            run = await engine.wait(event_id)
+            assert (run.status, run.error.message) == (RunStatus.CANCELLED, LATE_START)
+        (in_time,) = await engine.send(Event("t/go", {"n": 3}))
+        assert (await engine.wait(in_time)).status is RunStatus.COMPLETED
+        assert began == ["other", 3]

@@ -13,7 +13,7 @@ local out, count = {}, 0
 local visits = 300
 local expiries, expiry = {}, string.format('%.0f', NOW + lease_ms)
 
--- Whether the item was leased: what ended meanwhile is nobody's.
+-- Whether the item was leased: what ended meanwhile, or may not begin any more, is nobody's.
 local function take(item, suspect)
   local run, suffix = item, ''
   if #item > 26 then run, suffix = string.sub(item, 1, 26), string.sub(item, 27) end
@@ -38,8 +38,8 @@ local function take(item, suspect)
   if suffix == '' then
     if v[2] ~= 'q' then return end
     if st == 'q' then
+      if v[10] and not begin_in_time(run, v[10]) then return end
       redis.call('HSET', key, 'st', move(st, 'r'), 'rs', 'l', 'l', token, 'w', worker, 'sa', NOW_S)
-      if v[10] then begin_finish_timeout(run, v[10]) end
     else
       local history = log(key, v[4], 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S))
       redis.call('HSET', key, 'rs', 'l', 'l', token, 'w', worker, 'h', history)
