@@ -190,11 +190,6 @@ def test_wrong_words(option, argument, known, value):
             {"event": "stepwell/stop"},
             "Cancel(event=): 'stepwell/stop': no event has a name that begins with 'stepwell/'; write",
         ),
-        (
-            Concurrency,
-            {"limit": 0, "key": KEY, "weight": "2"},
-            "Concurrency(weight=): with limit=0 nobody waits for a turn; write a limit, or leave",
-        ),
         (Cancel, {"match": ""}, "Cancel(match=): '' is not the dotted name of a field"),
         (Cancel, {"match": 5}, "Cancel(match=): 5 is not the dotted name of a field"),
         (

@@ -55,10 +55,6 @@ class Concurrency:
                 "Concurrency(weight=): without key= there is nobody to have more turns than; "
                 'write key="event.data.customer" or the like, or leave weight= out'
             )
-        if self.weight is not None and self.limit == 0:
-            raise ConfigError(
-                "Concurrency(weight=): with limit=0 nobody waits for a turn; write a limit, or leave weight= out"
-            )
 
     def config(self) -> dict[str, Any]:
         """Plain values for the registry."""
