@@ -1,22 +1,25 @@
-"""Cancel many runs: the creation indexes of the functions asked for are paged through, newest first, in bounded memory.
+"""Cancel many runs: the creation indexes of the functions asked for are paged through, newest first, in bounded memory. Before them
+their open debounces and batches, each as the run that it will be.
 
 Nothing is stored about it: what it did not reach when it was interrupted, the same call finds again.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from stepwell.errors import FunctionNotFoundError
 from stepwell.gateway import BulkQuery
+from stepwell.ids import ulid_ms
 from stepwell.records import BulkCancel, RunStatus, run_status
 from stepwell.serde.values import pack
 from stepwell_engine import views
-from stepwell_engine.directory import Directory
+from stepwell_engine.directory import Directory, Registered
 from stepwell_engine.expressions import Program, compile  # noqa: A004
 from stepwell_engine.listing import Place, next_places
 from stepwell_engine.loop import time_ms
 from stepwell_engine.store.store import Store
+from stepwell_engine.windows import open_windows, window_event
 
 _PAGE: Final = 100
 _SHOWN: Final = 1_000
@@ -39,8 +42,14 @@ async def cancel_runs(store: Store, directory: Directory, query: BulkQuery) -> B
         )
     # Runs that are created meanwhile are not among them, or it might never end.
     before = await _now(store) + _MOMENT_MS if query.before_ms is None else query.before_ms
-    after: Place | None = Place(before, "")
     count, ids = 0, list[str]()
+    async for run in _gathering(store, functions, before, query, program):
+        if query.limit is not None and count >= query.limit:
+            break
+        if await _cancel(store, run, query):
+            count += 1
+            ids += [run][: _SHOWN - len(ids)]
+    after: Place | None = Place(before, "")
     while after is not None and (query.limit is None or count < query.limit):
         places = [place for place, _ in await next_places(store, functions, after, _PAGE)]
         after = places[-1] if len(places) == _PAGE else None
@@ -60,6 +69,26 @@ async def cancel_runs(store: Store, directory: Directory, query: BulkQuery) -> B
 async def _now(store: Store) -> int:
     root = store.keys(0).root
     return time_ms(await store.server.call(root, "TIME")) + store.clock.offset_ms
+
+
+async def _gathering(
+    store: Store,
+    functions: Sequence[Registered],
+    before_ms: int,
+    query: BulkQuery,
+    program: Program | None,
+) -> AsyncIterator[str]:
+    """The runs of open windows that `query` describes; they have no status yet."""
+    if query.status is not None:
+        return
+    async for window in open_windows(store, functions):
+        if not query.after_ms <= ulid_ms(window.run_id) < before_ms:
+            continue
+        if program is not None:
+            event = await window_event(store, window)
+            if event is None or not program.matches(event.to_dict(), now_ms=store.clock.now_ms()):
+                continue
+        yield window.run_id
 
 
 async def _wanted(

@@ -13,12 +13,16 @@ _MAX_BYTES: Final = 8 << 20
 
 
 class Chunk:
-    """One shard's share of a batch, written by one call of fanout.lua or, when it grew large, a few."""
+    """One shard's share of a batch, written by one call of fanout.lua or, when it grew large, a few.
 
-    __slots__ = ("acks", "records", "runs", "shard", "size")
+    `keep_ms`: how much longer than others its records are kept.
+    """
 
-    def __init__(self, shard: int) -> None:
+    __slots__ = ("acks", "keep_ms", "records", "runs", "shard", "size")
+
+    def __init__(self, shard: int, keep_ms: int = 0) -> None:
         self.shard = shard
+        self.keep_ms = keep_ms
         self._clear()
 
     def _clear(self) -> None:
@@ -47,7 +51,7 @@ class Chunk:
 
     def split(self) -> "Chunk":
         """What was gathered so far, as a chunk of its own; this one is empty then."""
-        other = Chunk(self.shard)
+        other = Chunk(self.shard, self.keep_ms)
         other.acks, other.records, other.runs = self.acks, self.records, self.runs
         self._clear()
         return other

@@ -52,7 +52,7 @@ class Cron:
 class TickPlan:
     """What one call of tick.lua does.
 
-    `skipped`: missed ticks left out, as far as they were counted. `faults`: keys of options that had no value.
+    `skipped`: missed ticks left out, as far as they were counted. `faults`: keys of options that had no value. `keep_ms` as of a Plan.
     """
 
     after: dict[str, bytes]
@@ -62,6 +62,7 @@ class TickPlan:
     fired: Sequence[int] = ()
     skipped: int = 0
     faults: Sequence[KeyFault] = ()
+    keep_ms: int = 0
 
 
 def crons(config: Mapping[str, Any]) -> list[Cron]:
@@ -130,6 +131,7 @@ def plan_ticks(function: RegisteredFunction, state: State, now_ms: int) -> TickP
         fired=sorted(due),
         skipped=skipped,
         faults=[fault for plan in started for _, fault in plan.faults],
+        keep_ms=max((plan.keep_ms for plan in started), default=0),
     )
 
 

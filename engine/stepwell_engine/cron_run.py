@@ -107,7 +107,8 @@ class Crons:
             return True
         plan = plan_ticks(function, state, now_ms)
         started = await self._store.shards[shard].tick(
-            number, plan.next_ms, state, plan.after, plan.records, plan.runs, record_ttl_ms=RECORD_TTL_MS
+            number, plan.next_ms, state, plan.after, plan.records, plan.runs,
+            record_ttl_ms=RECORD_TTL_MS + plan.keep_ms,
         )  # fmt: skip
         if started is None:
             return False

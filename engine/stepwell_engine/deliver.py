@@ -221,6 +221,7 @@ class Delivery:
             grace_ms=CANCEL_GRACE_MS,
             tombstone=function.number,
             children=children,
+            child_event=event,
         )
 
 

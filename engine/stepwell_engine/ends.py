@@ -45,19 +45,27 @@ def end_id(name: str, run: str, ms: int) -> str:
 
 def skipped(entry: Entry, registry: Registry) -> Entry:
     """A skip, made whole. Raises ValueError for bytes that say nothing."""
-    run, number, reason, other = (part.decode() for part in luapack.read(entry.extra))
-    function = registry.numbered(number)
+    run, number, reason, other, *more = luapack.read(entry.extra)
+    others: list[bytes] = more[0] if more else []
+    blobs = [*others, entry.data] if more and more[1] else [entry.data, *others]
+    # As of a run that ends: the event that would have triggered it, and all that it would have had.
+    told = blob_event(entry.data, ulid_ms(entry.data[:26].decode())).to_dict()
+    events = [blob_event(blob, ulid_ms(blob[:26].decode())).to_dict() for blob in blobs]
+    function = registry.numbered(number.decode())
     ms = entry.us // 1000
     data = {
         "function_id": function.id if function else "",
         "fn_id": function.fn if function else "",
         "app_id": function.app if function else "",
-        "reason": reason,
-        "event": blob_event(entry.data, ulid_ms(entry.data[:26].decode())).to_dict(),
-        "run_id": other or None,
+        "reason": reason.decode(),
+        "event": told,
+        "events": events,
+        "run_id": other.decode() or None,
     }
     event = Event(entry.name, data, ts=ms)
-    return entry._replace(id=end_id(entry.name, run, ms), data=encode_event(event), extra=b"")
+    return entry._replace(
+        id=end_id(entry.name, run.decode(), ms), data=encode_event(event), extra=b""
+    )
 
 
 def _filled(entry: Entry, run: Mapping[str, bytes | None], registry: Registry) -> Entry:

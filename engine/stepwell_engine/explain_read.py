@@ -316,9 +316,12 @@ class _Look:
         flat: list[bytes] = await self._call(key, "HGETALL", key)
         if not flat:
             raise no_run(run)
-        word, _, window = flat[1].decode().partition(" ")
+        word, *window = flat[1].decode().split(" ")
         if word == OPEN:
-            found = await self._window(run, flat[0].decode(), window)
+            # Of an invoke whose event stands in it, its run's id follows.
+            found = await self._window(
+                window[-1] if window[1:] else run, flat[0].decode(), window[0]
+            )
             if found is not None:
                 return found
             if self._depth >= _DEEPEST:

@@ -182,7 +182,7 @@ class Fanout:
                 chunk.add(entry, start_all(entry, route.always, route.name_bytes, shard), b"")
             else:
                 decided = plan(Work(entry, route, shard), registry, now)
-                if decided.local:
+                if decided.local and not decided.keep_ms:
                     unmatched += self._add(chunk, decided)
                 else:
                     special.append(decided.work)
@@ -233,10 +233,12 @@ class Fanout:
         *parts, last = chunk.parts()
         # The acknowledgement goes with the last part: what is lost before it is done again.
         for runs in parts:
-            if not await self._write_part(chunk.shard, (), (), runs, guard):
+            if not await self._write_part(chunk.shard, (), (), runs, guard, 0):
                 return False
             guard = ()
-        return await self._write_part(chunk.shard, chunk.acks, chunk.records, last, guard)
+        return await self._write_part(
+            chunk.shard, chunk.acks, chunk.records, last, guard, chunk.keep_ms
+        )
 
     async def _write_part(
         self,
@@ -245,9 +247,10 @@ class Fanout:
         records: Sequence[tuple[str, bytes]],
         runs: Sequence[NewRun],
         guard: Sequence[Arg],
+        keep_ms: int,
     ) -> bool:
         shard = self._store.shards[number]
-        ttl = RECORD_TTL_MS
+        ttl = RECORD_TTL_MS + keep_ms
         if any(run.flow for run in runs):
             started = await shard.admit(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard)
             if started is None:
@@ -281,11 +284,12 @@ class Fanout:
         now = self._store.clock.now_ms()
         plans = [plan(work, self._registry, now) for work in works]
         await asyncio.gather(*(self._refuse(p) for p in plans if p.work.entry.kind == INVOKED))
-        chunks: dict[int, Chunk] = {}
+        chunks: dict[tuple[int, int], Chunk] = {}
         unmatched = 0
         for decided in plans:
             if decided.local:
-                chunk = chunks.setdefault(decided.work.shard, Chunk(decided.work.shard))
+                place = decided.work.shard, decided.keep_ms
+                chunk = chunks.setdefault(place, Chunk(*place))
                 unmatched += self._add(chunk, decided)
         self._metrics.events_unmatched.inc(unmatched)
         await self._write(chunks.values())
@@ -357,7 +361,7 @@ class Fanout:
         held = await asyncio.gather(
             *(
                 shards[p.work.shard].plan(
-                    p.work.entry.id, p.record(whole=True), ttl_ms=RECORD_TTL_MS
+                    p.work.entry.id, p.record(whole=True), ttl_ms=RECORD_TTL_MS + p.keep_ms
                 )
                 for p in plans
             )
@@ -365,9 +369,10 @@ class Fanout:
         for mine in plans:
             self._warn(mine)
         runs: dict[int, Chunk] = {}
-        acks: dict[int, Chunk] = {}
+        acks: dict[tuple[int, int], Chunk] = {}
         for mine, known in zip(plans, held, strict=True):
-            home = acks.setdefault(mine.work.shard, Chunk(mine.work.shard))
+            place = mine.work.shard, mine.keep_ms
+            home = acks.setdefault(place, Chunk(*place))
             decided = mine.under(known, self._registry)
             if decided is None:
                 home.acks.append(mine.work.entry.sid)

@@ -271,7 +271,7 @@ class StoreGateway:
         if record is not None and record.event is None:
             runs = (o.run_id for o in record.outcomes if o.outcome == "started" and o.run_id)
             if (run_id := next(runs, None)) is not None:
-                return replace(record, event=await self._event_of(run_id))
+                return replace(record, event=await self._event_of(run_id, event_id))
         return record
 
     async def _cancelled(self, event_id: str) -> tuple[int, list[EventOutcome]]:
@@ -351,10 +351,12 @@ class StoreGateway:
             ],
         )
 
-    async def _event_of(self, run_id: str) -> Event | None:
+    async def _event_of(self, run_id: str, event_id: str) -> Event | None:
+        """The event, if a run still has it: that of a debounce has the last one."""
         key = self.store.of_run(run_id).keys.run(run_id)
-        blob: bytes | None = await self.store.server.call(key, "HGET", key, "e")
-        return views.trigger_event({b"e": blob}) if blob else None
+        names = b"e", b"eb", b"el"
+        values: list[bytes | None] = await self.store.server.call(key, "HMGET", key, *names)
+        return views.event_of(dict(zip(names, values, strict=True)), event_id)
 
     async def aclose(self) -> None:
         """Close the connections."""

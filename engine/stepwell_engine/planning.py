@@ -19,6 +19,8 @@ from stepwell_engine.views import NOT_FOUND
 ERROR: Final = "error"
 """The outcome of an entry that can't be handled; its record says why."""
 
+_LONG_MS: Final = 3_600_000  # against the two days that every outcome can be looked up
+
 # Runs started by the end of another emit no events of their own end: two functions that watch each
 # other would never come to rest. The same goes for events that say that a run was not started.
 _SILENT: Final = frozenset({"inngest/function.finished", "inngest/function.failed", SKIPPED_EVENT})
@@ -84,6 +86,12 @@ class Plan:
     def targets(self) -> set[int]:
         """The shards its runs live on."""
         return {row.shard for row in self.rows if row.run}
+
+    @property
+    def keep_ms(self) -> int:
+        """How much later than at once an outcome may be decided; 0 unless that is long (a window of days)."""
+        longest = max((row.ask.keep_ms for row in self.rows), default=0)
+        return longest if longest > _LONG_MS else 0
 
     @property
     def faults(self) -> Iterator[tuple[Outcome, KeyFault]]:

@@ -1,24 +1,20 @@
 """Take a function out of the registry: nothing starts it any more, its crons end; what becomes of its live runs is the caller's choice."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from stepwell.errors import FunctionInUseError, FunctionNotFoundError
 from stepwell.gateway import BulkQuery, Removal
 from stepwell.records import RemovedFunction
-from stepwell.serde.values import pack
 from stepwell_engine.bulk import cancel_runs
 from stepwell_engine.directory import Directory
 from stepwell_engine.explain import count
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.store import Store
 from stepwell_engine.triggers import RegisteredFunction
-from stepwell_engine.views import cancelled_error
 
 _COUNTED: Final = 1_000
-_PAGE: Final = 1_000
 _WHY: Final = "its function was removed"
-_WINDOWS: Final = 20  # a call: each may hold 10 MiB of events
 
 
 async def remove_function(store: Store, directory: Directory, asked: Removal) -> RemovedFunction:
@@ -70,38 +66,18 @@ async def _live(store: Store, directory: Directory, functions: Sequence[Register
     live = 0
     for function in functions:
         found = await cancel_runs(store, directory, _every(function, dry_run=True))
-        live += found.count + len(await _windows(store, function))
+        live += found.count
     return live
 
 
 async def _cancel(
     store: Store, directory: Directory, functions: Sequence[RegisteredFunction]
 ) -> int:
-    """Cancel all their runs. Open windows become runs that are cancelled: whoever knows one by its id is told of its end, too."""
+    """Cancel all their runs."""
     cancelled = 0
-    error = pack(cancelled_error(_WHY, "removed"))
     for function in functions:
-        items = await _windows(store, function)
-        for start in range(0, len(items), _WINDOWS):
-            part = items[start : start + _WINDOWS]
-            cancelled += len(await store.shards[function.shard].close(part, error))
         cancelled += (await cancel_runs(store, directory, _every(function))).count
     return cancelled
-
-
-async def _windows(store: Store, function: RegisteredFunction) -> list[str]:
-    """The open windows of a function, as `due` has them."""
-    key = store.keys(function.shard).build("due")
-    items: set[str] = set()
-    cursor = b"0"
-    while True:
-        reply: list[Any] = await store.server.call(
-            key, "ZSCAN", key, cursor, "MATCH", f"~{function.number}:*", "COUNT", _PAGE
-        )
-        cursor = reply[0]
-        items.update(item.decode() for item in reply[1][::2])
-        if cursor == b"0":
-            return sorted(items)
 
 
 def _every(function: RegisteredFunction, *, dry_run: bool = False) -> BulkQuery:

@@ -87,6 +87,13 @@ def trigger_events(fields: Fields) -> tuple[Event, ...]:
     return (*others, event) if fields.get(b"el") else (event, *others)
 
 
+def event_of(fields: Mapping[bytes, bytes | None], event_id: str) -> Event | None:
+    """The event of that internal id, if it is one of a run's."""
+    blob, packed = fields.get(b"e"), fields.get(b"eb")
+    blobs = [blob, *(luapack.read(packed) if packed else ())]
+    return next((_decoded(b) for b in blobs if b and b[:26] == event_id.encode()), None)
+
+
 def _decoded(blob: bytes) -> Event:
     event_id = blob[:26].decode()
     return decode_event(blob[26:], event_id, ulid_ms(event_id))

@@ -197,7 +197,8 @@ class Client(App):
     ) -> RunStatus:
         """Cancel a run; its status afterwards: CANCELLED, CANCELLING while a worker has it, or the
         end it already had. `children`: the runs that it invoked and waits for, or waited for when it
-        ended, are cancelled too, and those that they did. Idempotent. Raises RunNotFoundError.
+        ended, are cancelled too, and those that they did. That of an open debounce or batch is
+        cancelled before it begins. Idempotent. Raises RunNotFoundError.
         """
         check.text(run_id, "run_id", "01J8ZQ4Y9V2D6N3X5K7M1C0B8A")
         why = check.cancel_reason(reason)
@@ -209,7 +210,8 @@ class Client(App):
         `status`: only those of that status. `started_after`, `started_before` (datetime, ISO text or
         ms): only those created from the one until before the other. `if_exp`: only those for whose
         event the expression is true. `limit`: so many at most, the newest. `children`, `reason`: as
-        for `cancel_run`. `dry_run`: only count.
+        for `cancel_run`. `dry_run`: only count. Open debounces and batches are among them, except
+        with `status`.
 
         Runs created later are not among them. When it is interrupted, call it again: it goes on
         with those that are left. Raises FunctionNotFoundError, ConfigError, DurationError, ExpressionError.

@@ -238,6 +238,7 @@ _REASONS: Final = {
     "duplicate": "run {run} has the same idempotency key and began within 24 hours",
     "skipped": "run {run} has the same singleton key and had not ended",
     "debounced": "debounced: run {run} is for this burst of events",
+    "replaced": "a later event took its place in the debounce, for run {run}",
     "batched": "part of the batch of run {run}",
     "cancelled": "the run was cancelled before it began",
     "cancels": "cancelled run {run}",

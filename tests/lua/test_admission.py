@@ -248,7 +248,7 @@ class Admissions(RuleBasedStateMachine):
         open_ = {w.run for w in self.model.windows.values()}
         for a in self.arrivals:
             function = FUNCTIONS[a.fn]
-            for id_ in (a.event, a.run):
+            for id_ in {a.event, a.run, a.window_run}:
                 text = await shard.do("HGET", "outcome", function.number, params=(id_,))
                 expected_text = self.model.outcomes.get((id_, a.fn))
                 if id_ in open_:

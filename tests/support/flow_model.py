@@ -22,6 +22,11 @@ class Arrival:
     parent: str = ""
     accepted: int = 0
 
+    @property
+    def window_run(self) -> str:
+        """The run of a window that it opens: an invoke's own id stands for the invoke alone."""
+        return self.run[:10] + self.run[23:9:-1] + self.run[24:] if self.parent else self.run
+
 
 @dataclass
 class Options:
@@ -139,7 +144,11 @@ class FlowModel:
             w = None
         if w is None:
             w = self.windows[place] = Window(
-                a.run, self.now, self.now + o.batch_timeout, [], bool(o.batch) or o.collect
+                a.window_run,
+                self.now,
+                self.now + o.batch_timeout,
+                [],
+                bool(o.batch) or o.collect,
             )
         if o.idempotent:
             w.orders.append(a.order)

@@ -27,6 +27,7 @@ from stepwell_engine.limits.timeouts import Timeouts
 if TYPE_CHECKING:
     from stepwell_engine.triggers import RegisteredFunction
 
+_LONGEST_MS: Final = 604_800_000  # as in limits/window.lua
 _WARNINGS: Final = 500  # characters of warnings that a run keeps
 _KEYED: Final = ("throttle", "rate_limit", "debounce", "batch", "singleton")
 _RUN_LEVEL: Final = frozenset("rRs")
@@ -59,6 +60,8 @@ class Admission(NamedTuple):
     flow: bytes = b""
     certain: bool = True
     faults: tuple[KeyFault, ...] = ()
+    keep_ms: int = 0
+    """how much later than at once its outcome may be decided, when a window takes the event"""
 
 
 def _compile_keys(config: Mapping[str, Any]) -> None:
@@ -118,6 +121,11 @@ class Flow:
         more = self.priority, self.cancels, self.timeouts
         return any(option is not None for option in (*options, *more))
 
+    def _keep_ms(self, flow: Mapping[str, Any]) -> int:
+        if "db" in flow and self.debounce:
+            return min(self.debounce.timeout_ms or self.debounce.period_ms, _LONGEST_MS)
+        return self.batch.timeout_ms if "bt" in flow and self.batch else 0
+
     def admission(self, function: "RegisteredFunction", asked: Asked) -> Admission:
         """What to ask for this function's run of an event."""
         keys = EventKeys(function.number, asked.fields, asked.now_ms)
@@ -153,6 +161,9 @@ class Flow:
         if not flow:
             return Admission(queue.key)
         flow["ts"] = asked.ts
+        if keep := self._keep_ms(flow):
+            flow["us"] = asked.us
         flow |= {name: "1" for name, on in (("v", asked.invoked), ("q", asked.quiet)) if on}
         # Lua's cmsgpack knows no type for bytes.
-        return Admission(queue.key, _packb(flow, use_bin_type=False), certain, tuple(keys.faults))
+        packed = _packb(flow, use_bin_type=False)
+        return Admission(queue.key, packed, certain, tuple(keys.faults), keep)

@@ -3,9 +3,9 @@
 --- include limits/window
 local function batch(c)
   local id, most, timeout = unpack(c.flow.bt)
-  local w, new = window_for(c, id, 'b', most)
+  local w, new = window_for(c, id, 'b', most, timeout)
   local due = new and NOW + timeout or tonumber(w.due)
-  gather(c, w)
+  gather(c, w, 'batched')
   enter_window(c, w, 'batched', due)
   if w.n >= most then
     close_window(w)

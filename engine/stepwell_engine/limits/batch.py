@@ -1,4 +1,4 @@
-"""Batch: one run for many events of a key, in the order in which they came.
+"""Batch: one run for many events of a key, in the order in which they were accepted.
 
 A window opens with an event at time o and ends when it has `max_size` events, at o + timeout, or before the event that would make it
 more than 10 MiB, whichever is first. Events for which `if` is not true run alone, at once (an `if` without a value is a fault too).

@@ -1,7 +1,7 @@
 """Debounce: one run for a burst of events, once none has come for `period`.
 
 The window of a key opens with an event at time o and ends at min(x + period, o + timeout), x being the latest event's arrival. Its run has
-the event with the greatest `ts` (of equal ones the later arrival); an older one that arrives late takes no place but puts the end off,
+the event with the greatest `ts` (of equal ones the one accepted last); an older one that arrives late takes no place but puts the end off,
 since something did happen. With `collect` the run has all events, by `ts`; such a window also ends when it is full (10,000 events, 10 MiB).
 """
 

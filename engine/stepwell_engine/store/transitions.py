@@ -212,9 +212,9 @@ class Transitions:
         ticks, windows = (tuple(name.decode() for name in names) for names in r[5:7])
         return DueReply(int(r[0]), int(r[1]), next_due, next_expiry, int(r[4]), ticks, windows)
 
-    async def close(self, windows: Sequence[str], error: bytes = b"") -> list[str]:
-        """End windows that `due` found, or with `error` any, whose runs are cancelled at once. The function number of each run created."""
-        reply = await self._call("close", self._clock.offset_ms, error, *windows)
+    async def close(self, windows: Sequence[str]) -> list[str]:
+        """End windows that `due` found. The function number of each run created."""
+        reply = await self._call("close", self._clock.offset_ms, *windows)
         return [number.decode() for number in reply]
 
     async def crons(self, numbers: Sequence[str]) -> tuple[int, list[dict[str, bytes] | Exception]]:
@@ -310,14 +310,18 @@ class Transitions:
         tombstone: str = "",
         children: bool = False,
         event: str = "",
+        child_event: str = "",
     ) -> str:
         """Cancel a run, with `children` also those it invoked; returns its status letter after the call, '' when unknown.
 
-        `event` is the event that asks for it: what became of that tells of the run.
+        That of an open window is cancelled with all its events. `event` is the event that asks for it: what became of that tells of the
+        run. `child_event`, of a child: the event that starts it. Where a window took it and has others too, only it is taken out.
         """
         offset, told = self._clock.offset_ms, "1" if children else ""
         return bytes(
-            await self._call("cancel", offset, run, error, grace_ms, tombstone, told, event)
+            await self._call(
+                "cancel", offset, run, error, grace_ms, tombstone, told, event, child_event
+            )
         ).decode()
 
     async def answered(self, run: str, entry: bytes) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from stepwell import Batch, Client, Context, Debounce, Event, RateLimit, TriggerEvent
+from stepwell import Batch, Client, Context, Debounce, Event, TriggerEvent
 from stepwell.errors import RunGatheringError, RunNotFoundError, RunNotStartedError, StepError
 from stepwell.ids import function_shard
 from stepwell.testing.engine import EngineError
@@ -72,24 +72,6 @@ async def test_a_window_that_stays_open_for_days(client, stepwell_engine):
         await engine.advance("1d")
         assert (await client.wait_for_run(run)).output == 1
         assert await engine.store.server.call(key, "EXISTS", key) == 0
-
-
-@WINDOWS
-async def test_its_run_may_be_refused(client, stepwell_engine, options, what):
-    counting(client, rate_limit=RateLimit(1, "1d"), **options)
-    async with stepwell_engine(client) as engine:
-        await engine.send(Event("t/go"))
-        await engine.settle()
-        await engine.advance("2m")
-        (event,) = await engine.send(Event("t/go"))
-        (run,) = (await engine.event(event)).run_ids
-        waiting = asyncio.create_task(client.wait_for_run(run))
-        await engine.settle()
-        await engine.advance("2m")
-        with pytest.raises(RunNotStartedError, match="the rate limit was reached"):
-            await waiting
-        with pytest.raises(RunNotStartedError, match="the rate limit was reached"):
-            await client.get_run(run)
 
 
 async def test_ids_that_mean_nothing(client, stepwell_engine):
@@ -232,22 +214,52 @@ async def test_the_invoke_of_a_replaced_event_fails(client, stepwell_engine):
         assert (await engine.wait(second)).output == "done"
 
 
-async def test_a_window_may_be_refused_when_it_ends(client, stepwell_engine):
-    @client.create_function(
-        fn_id="f",
-        trigger=TriggerEvent(EVENT),
-        batch_events=Batch(max_size=2),
-        rate_limit=RateLimit(limit=1, period="1h"),
-    )
+@pytest.mark.parametrize("was", [False, True])
+async def test_a_deploy_changes_no_open_window(client, stepwell_engine, was):
+    def define(app, collect):
+        @app.create_function(fn_id="f", trigger=GO, debounce=Debounce("10m", collect=collect))
+        async def f(ctx):
+            return [e.data["n"] for e in ctx.events]
+
+    define(client, was)
+    async with stepwell_engine(client) as engine:
+        await engine.send([Event("t/go", {"n": n}) for n in (1, 2)])
+        await engine.settle()
+        await engine.stop_worker()
+        client._functions.pop("f")
+        define(client, not was)
+        await engine.start_worker()
+        await engine.send(Event("t/go", {"n": 3}))
+        await engine.advance("11m")
+        (run,) = await engine.runs("f")
+        assert run.output == ([1, 2, 3] if was else [3])
+        # The next one has the new form.
+        await engine.send([Event("t/go", {"n": n}) for n in (4, 5)])
+        await engine.advance("11m")
+        outputs = [r.output for r in await engine.runs("f")]
+        assert sorted(outputs) == [run.output, [5] if was else [4, 5]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_events": Batch(20)}, {"debounce": Debounce("1m", collect=True)}],
+    ids=["batch", "collect"],
+)
+async def test_events_of_one_send_keep_their_order(client, stepwell_engine, options):
+    """Those with an id go by other shards than those without."""
+
+    @client.create_function(fn_id="f", trigger=GO, **options)
     async def f(ctx):
-        return len(ctx.events)
+        return [e.data["n"] for e in ctx.events]
 
     async with stepwell_engine(client) as engine:
-        ids = await engine.send([order(n) for n in range(4)])
+        now = int(engine.now().timestamp() * 1000)
+        events = [Event("t/go", {"n": n}, id=f"x{n}" if n % 2 else "", ts=now) for n in range(8)]
+        ids = await engine.send(events)
         await engine.settle()
-        found = await outcomes(engine, ids)
-        assert [o.outcome for o in found] == ["batched"] * 2 + ["rate_limited"] * 2
-        assert found[3].reason == "the rate limit was reached when the batch closed"
+        ids += await engine.send([Event("t/go", {"n": n}, id=f"x{n}", ts=now) for n in (8, 9)])
+        await engine.advance("2m")
+        assert (await engine.wait(ids[0])).output == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -278,9 +290,13 @@ async def test_while_a_window_is_open_everyone_is_told_of_it(
         assert f"its {what} has 2 events so far" in told.text
         with pytest.raises(RunGatheringError, match=f"its {what} has 2 events so far"):
             await client.get_run(outcome.run_id)
-        assert not first.done()
+        assert first.done() == (what == "debounce")
+        if what == "debounce":
+            with pytest.raises(RunNotStartedError, match="a later event took its place"):
+                await first
         await engine.advance("11m")
-        assert await first == (2 if what == "batch" else 1)
+        if what == "batch":
+            assert await first == 2
         assert (await engine.wait(event_id)).id == outcome.run_id
 
 
