@@ -358,7 +358,7 @@ def check_rest(at: Indexes) -> None:
         at.add("window", window, "has events, but is not open")
     for lock, run in at.locks.items():
         at.add("lock", lock, f"belongs to {run}, which is over or knows nothing of it")
-    at.gates.rest(at.queue_keys, at.due, at.add)
+    at.gates.rest(at.queue_keys, at.ready_keys, at.due, at.add)
     for rule, left in (
         ("due", at.due), ("leases", at.leases), ("ended", at.ended), ("queues", at.queues), ("runs", at.runs_of),
     ):  # fmt: skip

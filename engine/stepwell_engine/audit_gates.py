@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-KINDS: Final = frozenset(["slots", "permits", "parked", "parks", "asks", "flow"])
+KINDS: Final = frozenset(["slots", "permits", "kept", "parked", "parks", "asks", "flow"])
 """The kinds of keys it reads, as store/keys.py names them."""
 
 Add = Callable[[str, str, str], None]
@@ -48,6 +48,8 @@ class GateIndex:
     slots: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     held: dict[str, int] = field(default_factory=dict[str, int])
     permits: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    kept: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    """gate → queues `fn:key` that a permit is kept for"""
     asks: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     lines: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     """gate → who waits for it: `fn:key`, or `@permit` of another shard"""
@@ -69,6 +71,8 @@ class GateIndex:
             self.held[owner] = len(texts)
         elif name == "permits":
             self.permits[owner] = set(texts)
+        elif name == "kept":
+            self.kept[owner] = set(texts)
         elif name == "asks":
             self.asks[owner] = set(texts)
         elif name == "parked":
@@ -97,7 +101,7 @@ class GateIndex:
         state = self.parks.get(queue, "")
         return state.startswith("w") or (start and state.startswith("s"))
 
-    def rest(self, queues: set[str], due: dict[str, float], add: Add) -> None:
+    def rest(self, queues: set[str], ready: set[str], due: dict[str, float], add: Add) -> None:
         """What no run accounted for. Moments of throttles are taken out of `due`."""
         timed = {item[1:] for item in due if item.startswith("*")}
         for gate in timed:
@@ -109,6 +113,7 @@ class GateIndex:
         self._parked(queues, timed, add)
         self._line_of_others(add)
         self._away(add)
+        self._kept(queues, ready, add)
 
     def _parked(self, queues: set[str], timed: set[str], add: Add) -> None:
         for queue, state in self.parks.items():
@@ -147,7 +152,26 @@ class GateIndex:
                     waiting[gate_id] = waiting.get(gate_id, 0) + 1
         for gate_id, count in waiting.items():
             spare = len(self.permits.get(gate_id, ())) - self.held.get(gate_id, 0)
+            spare -= len(self.kept.get(gate_id, ()))
             asked = len(self.asks.get(gate_id, ()))
             if asked + max(spare, 0) < count:
                 text = f"{count} queues wait here, {asked} permits are asked for, {spare} unused"
                 add("permit", gate_id, text)
+
+    def _kept(self, queues: set[str], ready: set[str], add: Add) -> None:
+        """A permit is kept for queues that wait for another gate, or are on their way."""
+        for gate_id, kept in self.kept.items():
+            if len(kept) > len(self.permits.get(gate_id, ())):
+                add("kept", gate_id, f"{len(kept)} permits are kept, more than there are")
+            for queue in kept:
+                fn, _, key = queue.partition(":")
+                shards = self.shards.get(fn, 1)
+                gates = [g for g in gates_of(key) if g.id == gate_id]
+                if queue not in queues or not (queue in self.parks or queue in ready):
+                    add(
+                        "kept", queue, f"gate {gate_id} keeps a permit for it, but it does not wait"
+                    )
+                elif not gates or home_of(gates[0], shards, self.here) == self.here:
+                    add(
+                        "kept", queue, f"gate {gate_id} keeps a permit for it that it does not need"
+                    )

@@ -346,7 +346,12 @@ def _at_limit(facts: Facts, verb: str, place: Place, gate: Gate) -> Told:
     limit = count(gate.limit, "run" if gate.kind in "rR" else "step")
     scope = ", shared with other functions" if gate.kind in "CR" else ""
     who = _who(gate.holders, facts.now_ms)
-    held = f": held by {who}" if who else ""
+    taken = [f"held by {who}"] if who else []
+    if gate.kept:
+        names = ", ".join(dict.fromkeys(gate.kept))
+        slots = count(len(gate.kept), "slot")
+        taken.append(f"{slots} kept for {names} until its other shared limit has one too")
+    held = ": " + ", and ".join(taken) if taken else ""
     line = (
         f"; {count(place.before, 'run')} of its queue before it"
         if place.before

@@ -20,6 +20,7 @@ class Holder(NamedTuple):
 class Gate:
     """A gate in a queue key. `kind` as in limits/keys.py; `key` its expression, '' for none; `value` what that gives for this run.
 
+    `kept`: functions that have a slot and wait for their other shared limit.
     `limit` and `interval_us` are what holds now. `ready_us`: from when a throttle admits its next start.
     """
 
@@ -28,6 +29,7 @@ class Gate:
     value: str = ""
     limit: int = 0
     holders: Sequence[Holder] = ()
+    kept: Sequence[str] = ()
     interval_us: int = 0
     ready_us: float = 0.0
 

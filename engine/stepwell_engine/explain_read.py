@@ -217,7 +217,8 @@ class _Look:
             limit = await self._given(identity)
             limit = said.last or 1 if limit is None else limit
         holders = await self._holders(identity, shared=kind in "CR")
-        return Gate(kind=kind, key=key, value=value, limit=limit, holders=holders)
+        kept = await self._kept(identity) if kind in "CR" else ()
+        return Gate(kind=kind, key=key, value=value, limit=limit, holders=holders, kept=kept)
 
     async def _interval(self, gate: str, flow: Mapping[bytes, bytes]) -> int:
         said = read_said(flow.get(b"t", b"").decode())
@@ -252,6 +253,18 @@ class _Look:
         ]
         found = await asyncio.gather(*(self._holder(*pair) for pair in pairs))
         return sorted(found, key=lambda holder: holder.since_ms)
+
+    async def _kept(self, gate: str) -> list[str]:
+        """Functions that have a slot of a shared gate and wait for another gate, one for each slot."""
+        rows: list[list[bytes]] = await asyncio.gather(
+            *(
+                self._call(s.keys.root, "ZRANGE", s.keys.build("kept", gate), 0, _HOLDERS - 1)
+                for s in self._store.shards
+            )
+        )
+        numbers = [member.decode().partition(":")[0] for row in rows for member in row]
+        found = [await self._directory.numbered(number) for number in numbers]
+        return [f"{f.app_id}/{f.fn_id}" if f else "an unknown function" for f in found]
 
     async def _holder(self, item: str, since_ms: float) -> Holder:
         run = item[:26]

@@ -123,6 +123,43 @@ async def test_a_shared_limit_names_other_functions(client, engine_at):
         await engine.advance("2h")
 
 
+async def test_who_keeps_a_slot_while_it_waits_for_another(client, stepwell_engine):
+    tenant = Concurrency(limit=1, key="event.data.tenant", scope="env")
+    printer = Concurrency(limit=1, key="'printer'", scope="env")
+    hold = {"on": True}
+
+    @client.create_function(fn_id="print", trigger=TriggerEvent("t/print"), concurrency=printer)
+    async def prints(ctx):
+        await until(lambda: not hold["on"], patience=60)
+
+    @client.create_function(
+        fn_id="both", trigger=TriggerEvent("t/both"), concurrency=[tenant, printer]
+    )
+    async def both(ctx): ...
+
+    @client.create_function(fn_id="one", trigger=GO, concurrency=tenant)
+    async def one(ctx): ...
+
+    async with stepwell_engine([client], shards=4) as engine:
+        [event_id] = await engine.send(Event("t/print"))
+        await found_when(client, await run_id_of(engine, event_id), "running")
+        tenants = [{"tenant": n} for n in range(12)]
+        for event_id in await engine.send([Event("t/both", data) for data in tenants]):
+            await found_when(client, await run_id_of(engine, event_id), "concurrency")
+        # Of those tenants whose slots are away from `both`, and come before the printer's.
+        text = ": 1 slot kept for shop/both until its other shared limit has one too; it is the first of its queue."
+        kept = 0
+        for event_id in await engine.send([Event("t/go", data) for data in tenants]):
+            found = await found_when(
+                client, await run_id_of(engine, event_id), "concurrency", "completed"
+            )
+            kept += str(found).endswith(text)
+        assert kept > 0
+        hold["on"] = False
+        await engine.settle()
+        assert {str(run.status) for run in await engine.runs()} == {"completed"}
+
+
 async def test_throttle(client, engine_at):
     @client.create_function(
         fn_id="f", trigger=GO, throttle=Throttle(limit=1, period="1h", key="event.data.user")

@@ -251,6 +251,22 @@ async def test_a_queue_that_waits_for_a_permit_nobody_was_asked_for(shard: Shard
     assert await rules(shard) == ["permit"]
 
 
+async def test_permits_kept_for_nobody(shard: Shard) -> None:
+    shards = next(n for n in range(2, 9) if home_of(Gate("C", SHARED[2:]), n, 0) != 0)
+    both = f"{SHARED},{STEPS}"
+    await gated(shard, both, shards=shards)
+    await shard.do("ZADD", "kept", 1, "1:" + both, params=(SHARED[2:],))
+    assert await rules(shard) == ["kept"], "more than there are"
+    await shard.do("ZADD", "permits", 1, "0-9", params=(SHARED[2:],))
+    assert await rules(shard) == []
+    await shard.do("ZADD", "permits", 1, "0-8", params=(SHARED[2:],))
+    await shard.do("ZADD", "kept", 1, "1:" + SHARED, params=(SHARED[2:],))
+    assert await rules(shard) == ["kept"], "nothing of that queue waits"
+    await shard.do("ZREM", "kept", "1:" + SHARED, params=(SHARED[2:],))
+    await shard.do("HSET", "flow", "n", 1, params=("1",))
+    assert await rules(shard) == ["kept"], "at home nothing is kept"
+
+
 async def test_another_shard_in_line_without_its_limit(shard: Shard) -> None:
     await shard.do("ZADD", "parked", 1, "@3-1", params=(SHARED[2:],))
     assert await rules(shard) == ["permit"]

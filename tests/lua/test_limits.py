@@ -481,3 +481,200 @@ async def test_an_event_changes_a_shared_limit(shard: Shard) -> None:
     # None: they need no permit any more.
     await add(shard, SHARED, 4, shared=0)
     assert len(await runs(shard)) == 3
+
+
+# --- two shared gates, both away ---
+
+FIRST, LAST = gate("C", "1", "first"), gate("C", "0", "last")
+BOTH = f"{LAST},{FIRST}"
+"""In no order: `first` comes first."""
+
+
+def home(part: str) -> int:
+    found = home_of(Gate(part[0], part[2:]), 4, 0)
+    assert found != 0
+    return found
+
+
+async def news(shard: Shard) -> list[tuple[str, str]]:
+    """Messages since the last look: kind, gate."""
+    found = [
+        (f["k"].decode(), f["b"].decode().strip("_")) for _, f in await shard.entries("outbox")
+    ]
+    await shard.do("DEL", "outbox")
+    return found
+
+
+async def grants(shard: Shard, part: str, permit: str, word: str = "") -> None:
+    word = word or f"{permit[2:]} 1"
+    await shard.t.permit("G", part[2:], permit, word=word, home=home(part))
+
+
+async def kept(shard: Shard, part: str) -> list[str]:
+    found = await shard.do("ZRANGE", "kept", 0, -1, params=(part[2:],))
+    return [member.decode() for member in found]
+
+
+async def between(shard: Shard, key: str = BOTH) -> str:
+    """A run that has the first permit and waits for the last."""
+    await say(shard, 1, 1, shards=4)
+    run = await add(shard, key)
+    assert await runs(shard) == []
+    assert await news(shard) == [("g", "first")]
+    await grants(shard, FIRST, "0-1")
+    assert await runs(shard) == []
+    assert await news(shard) == [("g", "last")]
+    assert await kept(shard, FIRST) == [f"1:{key}"]
+    return run
+
+
+async def test_who_waits_for_the_second_keeps_the_first(shard: Shard) -> None:
+    run = await between(shard)
+    await assert_sound(shard.server, shards=4)
+    # Nobody else of this shard takes it, or gives it back.
+    other = await add(shard, FIRST)
+    assert await runs(shard) == []
+    assert await news(shard) == [("g", "first")]
+    await grants(shard, LAST, "0-2")
+    (item,) = await shard.lease(50)
+    assert item.run_id == run
+    assert await kept(shard, FIRST) == []
+    assert await news(shard) == []
+    await end(shard, item)
+    assert sorted(await news(shard)) == [("h", "first"), ("h", "last")]
+    await grants(shard, FIRST, "0-3")
+    assert await runs(shard) == [other]
+
+
+async def test_who_is_cancelled_keeps_nothing(shard: Shard) -> None:
+    run = await between(shard)
+    await shard.cancel(run)
+    assert await kept(shard, FIRST) == []
+    assert await news(shard) == [("h", "first")]
+    await grants(shard, LAST, "0-2")
+    assert await news(shard) == [("h", "last")]
+
+
+async def test_who_is_cancelled_on_its_way_keeps_nothing(shard: Shard) -> None:
+    run = await between(shard)
+    await grants(shard, LAST, "0-2")
+    assert await kept(shard, FIRST) == [f"1:{BOTH}"]
+    await shard.cancel(run)
+    assert await kept(shard, FIRST) == []
+    assert sorted(await news(shard)) == [("h", "first"), ("h", "last")]
+
+
+async def test_what_is_kept_is_recalled_when_its_limit_changes(shard: Shard) -> None:
+    run = await between(shard)
+    # Everybody tries again, and finds that what he kept is of the old limit.
+    await say(shard, 1, 2, shards=4, version=2)
+    await news(shard)
+    assert await runs(shard) == []
+    assert await kept(shard, FIRST) == []
+    assert await news(shard) == [("h", "first"), ("g", "first")]
+    await assert_sound(shard.server, shards=4)
+    # `last` is granted meanwhile: nobody waits for it any more.
+    await grants(shard, LAST, "0-2", "3 1")
+    assert ("h", "last") in await news(shard)
+    await grants(shard, FIRST, "0-4", "4 2")
+    assert await runs(shard) == []
+    ((kind, _),) = await news(shard)
+    assert kind == "g"
+    (permit,) = await shard.do("HKEYS", "asks", params=(LAST[2:],))
+    await grants(shard, LAST, permit.decode())
+    assert await runs(shard) == [run]
+
+
+async def test_a_gate_of_its_own_function_keeps_nobody_waiting(shard: Shard) -> None:
+    lock = gate("s", "-", "lock")
+    await say(shard, 1, 1, shards=4)
+    await add(shard, lock)
+    assert len(await runs(shard)) == 1
+    await add(shard, f"{BOTH},{lock}")
+    assert await runs(shard) == []
+    await grants(shard, FIRST, "0-1")
+    assert await runs(shard) == []
+    await grants(shard, LAST, "0-2")
+    await news(shard)
+    assert await runs(shard) == []
+    assert await kept(shard, FIRST) == await kept(shard, LAST) == []
+    assert sorted(await news(shard)) == [("h", "first"), ("h", "last")]
+
+
+RUNS = gate("R", "0", "run")
+HELD = f"{RUNS},{FIRST}"
+
+
+async def test_runs_come_before_steps(shard: Shard) -> None:
+    """Who has begun holds the one and waits for the other: so does who has not."""
+    await say(shard, 1, 1, shards=4)
+    run = await add(shard, HELD)
+    assert await runs(shard) == []
+    await grants(shard, FIRST, "0-1")
+    assert await runs(shard) == []
+    assert await news(shard) == [("g", "first"), ("h", "first"), ("g", "run")]
+    await grants(shard, RUNS, "0-2")
+    assert await runs(shard) == []
+    assert await kept(shard, RUNS) == [f"1:{HELD}"]
+    assert await news(shard) == [("g", "first")]
+    await assert_sound(shard.server, shards=4)
+    await grants(shard, FIRST, "0-3")
+    assert await runs(shard) == [run]
+
+
+# --- rate limits ---
+
+
+async def begins(shard: Shard, limit: int, period: int) -> bool:
+    run, now = shard.new_id(), shard.clock.now_ms()
+    asked = pack({"ts": now, "us": now * 1000, "rl": ["rate", limit, period]})
+    # An event of its own: a decision is made once.
+    new = NewRun(run, "1", "app", run.encode() + b"blob", 0, now, flow=asked)
+    await shard.t.admit("stepwell", [], [], [new], record_ttl_ms=60_000)
+    return await shard.status(run) == "q"
+
+
+async def begun(shard: Shard, many: int, limit: int, period: int) -> int:
+    return sum([await begins(shard, limit, period) for _ in range(many)])
+
+
+async def logged(shard: Shard) -> int:
+    found: int = await shard.do("ZCARD", "rate", params=("rate",))
+    return found
+
+
+async def test_a_longer_period_counts_the_last_starts(shard: Shard) -> None:
+    for _ in range(5):
+        assert await begins(shard, 3, 60_000)
+        shard.wait(61_000)
+    assert await logged(shard) == 3
+    # Each of the last three was more than a minute after the one before.
+    assert await begun(shard, 5, 3, 600_000) == 0
+    assert await begun(shard, 5, 2, 100_000) == 1
+    shard.wait(600_000)
+    assert await begun(shard, 5, 3, 600_000) == 3
+    assert await logged(shard) == 3
+
+
+async def test_an_event_with_a_low_limit_forgets_no_start(shard: Shard) -> None:
+    assert await begun(shard, 4, 4, 60_000) == 4
+    shard.wait(59_000)
+    assert await begun(shard, 2, 1, 60_000) == 0
+    assert await begun(shard, 5, 6, 60_000) == 2
+    shard.wait(2_000)
+    assert await begun(shard, 5, 1, 60_000) == 0
+    assert await begun(shard, 5, 3, 60_000) == 1
+    assert await logged(shard) == 3
+
+
+async def test_a_rate_limit_after_the_clock_was_set_back(shard: Shard) -> None:
+    assert await begun(shard, 2, 2, 600_000) == 2
+    # By less than the period: what it says holds.
+    shard.wait(-300_000)
+    assert await begun(shard, 1, 2, 600_000) == 0
+    # By more: it does not hold back until the clock is there again.
+    shard.wait(-3_300_000)
+    assert await begun(shard, 3, 2, 600_000) == 2
+    assert await logged(shard) == 2
+    shard.wait(3_600_000)
+    assert await begun(shard, 3, 2, 600_000) == 2

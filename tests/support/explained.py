@@ -32,8 +32,8 @@ async def why(engine: Engine, event_id: str) -> Explanation:
     return await engine.client.explain(await run_id_of(engine, event_id))
 
 
-async def found_when(client: Client, run_id: str, reason: str) -> Explanation:
-    """The explanation once it is that."""
+async def found_when(client: Client, run_id: str, *reasons: str) -> Explanation:
+    """The explanation once it is one of those."""
     async with asyncio.timeout(10):
         while True:
             found: Explanation | None = None
@@ -41,6 +41,6 @@ async def found_when(client: Client, run_id: str, reason: str) -> Explanation:
                 found = await client.explain(run_id)
             except RunNotFoundError:
                 pass
-            if found is not None and found.reason == reason:
+            if found is not None and found.reason in reasons:
                 return found
             await asyncio.sleep(0.002)

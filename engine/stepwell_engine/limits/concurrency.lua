@@ -9,6 +9,8 @@
 -- granted under an older limit, when more may have been held than now should be: nobody begins with one. What came to be under them
 -- may stay: a permit is nobody's own, so old ones count as those of the holders. Invariant, once recalled: old permits <= holders, since
 -- who leaves gives back the oldest. A spare one has a key on its way, whose visit recalls it.
+-- `gr:<id>` has the keys of this shard for which a permit is kept, while they wait for a later one of their shared gates (gates.lua):
+-- a spare permit is one that neither has a holder nor is kept. Invariant: kept <= permits.
 -- Invariant, away: asked + spare permits >= parked keys; with a spare permit and a parked key, a key is on its way (gates.lua).
 --- include time, shard
 local open_next, open_shared -- gates.lua: one of those who wait for a gate may try again
@@ -29,20 +31,28 @@ local function give_back(gate, n)
   for i = 1, #permits, 2 do owe('h', gate.home, gate.id, permits[i], '') end
 end
 
--- Away: how many spare permits of an older limit were given back.
+-- Away: permits that neither have a holder nor are kept. Negative: holders began without one, as there was no limit.
+local function spare_permits(id, held)
+  return redis.call('ZCARD', k_permits(id)) - held - redis.call('ZCARD', k_kept(id))
+end
+
+-- Away: how many permits of an older limit that nobody uses were given back, those that are kept among them.
 local function recall(gate, held)
   if gate.since == 0 then return 0 end
   local old = redis.call('ZCOUNT', k_permits(gate.id), '-inf', gate.since) - held
-  if old > 0 then give_back(gate, old) end
+  if old > 0 then
+    give_back(gate, old)
+    local short = -spare_permits(gate.id, held)
+    if short > 0 then redis.call('ZPOPMAX', k_kept(gate.id), short) end
+  end
   return old
 end
 
--- Negative away: holders that began without a permit, as there was no limit.
 local function room_of(gate)
   local held = redis.call('ZCARD', k_slots(gate.id))
   if gate.home == HERE then return gate.limit - held end
   recall(gate, held)
-  return redis.call('ZCARD', k_permits(gate.id)) - held
+  return spare_permits(gate.id, held)
 end
 
 local function mark_now()

@@ -7,6 +7,10 @@
 -- * An open gate with parked keys has a key on its way: in rk:<fn>, whose visit lets the next one go (pass_on), or, of a throttle, its
 --   moment in `due`. A slot that comes free lets one go; a key that goes without having used its chance passes it on. (Away from a
 --   shared gate's home: see limits/concurrency.lua.)
+-- * Shared gates have one order for all functions: those of runs (R) before those of steps (C), each by id. A key that waits for one keeps
+--   the permits it has of earlier ones away from their home (keep_earlier), until its next visit or until its items are gone; of later
+--   ones it keeps none. So who is waited for waits for later ones only: no deadlock. (A run that holds an R waits for a C.) And a permit
+--   goes back unused only when an earlier gate is found shut: keys can't take each other's places in turns for ever.
 -- * Virtual time: `vt` of `fl:<fn>` is the turn of the key served last. Nobody gets a turn before it, and no key loses one after it.
 --- include turns, schedule, limits/throttle, limits/concurrency, limits/limit
 local FLOWS, GATES, PARKED = {}, {}, {}
@@ -49,6 +53,15 @@ local function gate_of(fn, key, kind, place, id)
   return gate
 end
 
+-- By bytes: `<` of strings goes by the server's locale.
+local function precedes(one, other)
+  for i = 1, #one do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then return a < b end
+  end
+  return false
+end
+
 local function gates_of(fn, key)
   local name = fn .. ':' .. key
   local gates = GATES[name]
@@ -67,7 +80,11 @@ local function gates_of(fn, key)
     end
   end
   -- A permit of another shard is asked for last, when it can be used at once.
-  for _, gate in ipairs(shared) do gates[#gates + 1] = gate end
+  if #shared > 1 then table.sort(shared, function(one, other) return precedes(one.id, other.id) end) end
+  for _, gate in ipairs(shared) do
+    gates[#gates + 1] = gate
+    gates.keeps = gates.keeps or #shared > 1 and gate.home ~= HERE
+  end
   GATES[name] = gates
   return gates
 end
@@ -108,6 +125,29 @@ local function split_member(member)
   return string.sub(member, 1, colon - 1), string.sub(member, colon + 1)
 end
 
+-- The key keeps a permit of each gate before `shut` in the order of shared gates. For one of its own function it keeps nobody waiting.
+local function keep_earlier(fn, key, gates, shut)
+  if not gates.keeps or not shut.shared then return end
+  local passed, starts = false, shut.run or redis.call('EXISTS', k_starts(fn, key)) == 1
+  for _, gate in ipairs(gates) do
+    passed = passed or gate.id == shut.id
+    local earlier = gate.run and not shut.run and starts or gate.run == shut.run and not passed
+    if earlier and gate.shared and gate.home ~= HERE and gate.limit and room_of(gate) > 0 then
+      redis.call('ZADD', k_kept(gate.id), NOW, fn .. ':' .. key)
+    end
+  end
+end
+
+-- What the key kept is spare again: for itself, or for pass_on. `runs`: only of gates of runs. Whether there was any.
+local function keep_none(fn, key, gates, runs)
+  if not gates.keeps then return false end
+  local found = 0
+  for _, gate in ipairs(gates) do
+    if gate.shared and (gate.run or not runs) then found = found + redis.call('ZREM', k_kept(gate.id), fn .. ':' .. key) end
+  end
+  return found > 0
+end
+
 local function unpark(fn, key)
   local state = redis.call('HGET', k_parks(fn), key)
   if not state then return end
@@ -123,6 +163,7 @@ local function park(fn, key, gate, mode)
   redis.call('ZADD', k_parked(gate.id), score, fn .. ':' .. key)
   redis.call('HSET', k_parks(fn), key, mode .. gate.id)
   PARKED[fn] = true
+  keep_earlier(fn, key, gates_of(fn, key), gate)
   if gate.interval then
     local _, from = tokens(gate)
     schedule('*' .. gate.id, from)
@@ -152,6 +193,12 @@ local function gate_named(id, fn, key)
   for _, gate in ipairs(gates_of(fn, key)) do
     if gate.id == id then return gate end
   end
+end
+
+-- The key was visited, and its starts wait where they did.
+local function keep_on(fn, key, gates)
+  local state = gates.keeps and redis.call('HGET', k_parks(fn), key)
+  if state and string.sub(state, 1, 1) == 's' then keep_earlier(fn, key, gates, gate_named(string.sub(state, 2), fn, key)) end
 end
 
 -- At home: other shards are granted permits, up to the first key of this one that may try again. Functions may give a shared gate

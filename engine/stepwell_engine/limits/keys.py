@@ -50,8 +50,7 @@ class Gates:
         limits: list[str] = []
         weight = ""
         for place, entry in enumerate(self.entries):
-            if entry.limit == 0:
-                continue
+            # With limit 0 too, or a limit that a deploy gives could not reach this run.
             identity = entry.identity(place, keys)
             if identity is not None and _bounded(entry, identity, keys, limits):
                 gates.append(f"{entry.kind}{place}{identity}")

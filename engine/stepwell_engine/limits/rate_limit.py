@@ -1,8 +1,9 @@
 """Rate limit: at most `limit` runs of a key begin in any sliding `period`; what is over it is dropped, and recorded.
 
-Exact sliding-window log: the starts of the last period are kept, one entry each. At time x a run begins iff fewer than `limit` began in
-(x - period, x]. So no window [a, a + period) has more than `limit`, whereas GCRA with a burst, which the incumbent uses, admits up to
-twice that across a boundary. A limit that events give judges each event by its own value: with it, its window has at most so many.
+Exact sliding-window log: the starts of the last period, and the last `limit` in any case, are kept, one entry each. At time x a run
+begins iff fewer than `limit` began in (x - period, x]. So no window [a, a + period) has more than `limit`, whereas GCRA with a burst,
+which the incumbent uses, admits up to twice that across a boundary. A limit that events give judges each event by its own value: with it,
+its window has at most so many.
 Memory: `limit` entries a key. Cf. https://redis.io/glossary/rate-limiting/ (sliding window log).
 """
 

@@ -55,7 +55,7 @@ SPECS: tuple[KeySpec, ...] = (
     KeySpec("watchers", "wt:{run}", "set", "ttl", "reply lists to tell of the end of a run"),
     KeySpec("reply", "rp:{watcher}", "list", "ttl", "where one watcher hears of the end of a run"),
     # flow control, before a run begins
-    KeySpec("rate", "rl:{id}", "zset", "ttl", "the runs of a rate limit's window by start, ms"),
+    KeySpec("rate", "rl:{id}", "zset", "ttl", "the last runs of a rate limit by start, ms"),
     KeySpec("idempotency", "idem:{id}", "string", "ttl", "the run of an idempotency key, 24 h"),
     KeySpec("singleton", "sg:{id}", "string", "run", "the run that has a singleton's key, or had"),
     KeySpec("window", "win:{id}", "hash", "item", "an open debounce or batch; its end is in `due`"),
@@ -82,6 +82,7 @@ SPECS: tuple[KeySpec, ...] = (
     KeySpec("limit", "gl:{gate}", "string", "ttl", "the limit that the newest event gave a gate"),
     KeySpec("flow", "fl:{fn}", "hash", "namespace", "what a function's gates allow now"),
     KeySpec("permits", "gp:{gate}", "zset", "item", "slots held here at a gate's home, by stamp"),
+    KeySpec("kept", "gr:{gate}", "zset", "item", "queue keys a permit is kept for, by ms"),
     KeySpec("permit_serial", "gs", "string", "namespace", "numbers permits"),
     KeySpec("asks", "ga:{gate}", "hash", "item", "permits asked for: stamp, and the limit"),
     # leases and processes

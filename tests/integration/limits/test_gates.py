@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -251,6 +252,61 @@ async def test_a_changed_limit_holds_for_what_is_queued(engines, gauge, scope):
                 gauge.most.clear()
                 await completed(engine, ids)
                 assert gauge.most["f"] <= 2
+
+
+@pytest.mark.parametrize("scope", ["fn", "env"])
+@pytest.mark.parametrize("level", ["step", "run"])
+async def test_a_limit_where_there_was_none_holds_for_what_is_queued(engines, gauge, scope, level):
+    def app(limit):
+        made = Client(app_id="shop")
+        entry = Concurrency(limit=limit, key=TENANT, scope=scope, level=level)
+
+        @made.create_function(fn_id="f", trigger=GO, concurrency=entry)
+        async def f(ctx):
+            async with gauge.at_work("f"):
+                pass
+
+        return made
+
+    async with engines(app(0)) as engine:
+        later = engine.clock.now_ms() + 3_600_000
+        ids = await engine.send([replace(e, ts=later) for e in orders(8, tenant="a")])
+        await engine.settle()
+        async with registered_again(engine, app(2), engines.keywords["shards"]):
+            await engine.stop_worker()
+            await engine.settle()
+            hour = asyncio.create_task(engine.advance("1h"))
+            await gauge.reaches("f", 2)
+            gauge.open.set()
+            await hour
+            await completed(engine, ids)
+            assert gauge.most["f"] == 2
+
+
+@pytest.mark.parametrize("levels", [("step", "step"), ("run", "step"), ("run", "run")])
+async def test_two_limits_that_functions_share(client, engines, gauge, levels):
+    """Whatever shards they, their tenants and the printer are at home on."""
+    both = [
+        Concurrency(limit=2, key=TENANT, scope="env", level=levels[0]),
+        Concurrency(limit=3, key="'printer'", scope="account", level=levels[1]),
+    ]
+
+    async def work(ctx):
+        async with gauge.at_work("printer", ctx.event.data["tenant"]):
+            pass
+
+    for name in "abcd":
+        entries = both if name in "ac" else both[::-1]
+        client.create_function(fn_id=name, trigger=GO, concurrency=entries)(work)
+    async with engines(client) as engine:
+        await engine.send([e for t in "rstuvw" for e in orders(2, tenant=t)])
+        await gauge.reaches("printer", 3)
+        gauge.open.set()
+        await engine.settle(patience=30)
+        runs = await engine.runs()
+        assert Counter(run.status for run in runs) == {RunStatus.COMPLETED: 48}
+    assert gauge.most["printer"] == 3
+    assert max(gauge.most[t] for t in "rstuvw") <= 2
 
 
 async def test_each_branch_holds_a_slot(client, engines, gauge):

@@ -95,8 +95,11 @@ local function settle_turn(fn, key, gates, resumes, starts)
   if not resumes and not starts then return redis.call('ZREM', k_ready_keys(fn), key) end
   local _, shut = capacity(gates, 1, false)
   if shut then return stop(fn, key, shut, 'w') end
-  if resumes then return end
-  if starts_parked(fn, key, gates) then return redis.call('ZREM', k_ready_keys(fn), key) end
+  if resumes then return keep_on(fn, key, gates) end
+  if starts_parked(fn, key, gates) then
+    keep_on(fn, key, gates)
+    return redis.call('ZREM', k_ready_keys(fn), key)
+  end
   _, shut = capacity(gates, 1, true)
   if shut then stop(fn, key, shut, 's') end
 end
@@ -104,6 +107,7 @@ end
 -- A turn of a key that has gates: at most `turn` items, as many as they let through. Returns how many left the queue.
 local function visit(fn, key, turn)
   local gates = gates_of(fn, key)
+  keep_none(fn, key, gates)
   local room, shut = capacity(gates, turn, false)
   if shut then
     stop(fn, key, shut, 'w')

@@ -29,7 +29,7 @@ elseif kind == 'G' then
     return 0
   end
   redis.call('ZADD', k_permits(id), stamp, permit)
-  local spare = redis.call('ZCARD', k_permits(id)) - redis.call('ZCARD', k_slots(id))
+  local spare = spare_permits(id, redis.call('ZCARD', k_slots(id)))
   if not member then
     -- Whoever wanted it is gone, unless an earlier holder never had one.
     if spare > 0 then

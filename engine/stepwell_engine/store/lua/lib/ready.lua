@@ -31,12 +31,15 @@ local function dequeue(item, fn, key, lane)
     READY[fn .. ':' .. key] = nil
     redis.call('ZREM', k_ready_keys(fn), key)
     if key ~= '' then
+      local gates = gates_of(fn, key)
       unpark(fn, key)
-      pass_on(gates_of(fn, key), fn)
+      keep_none(fn, key, gates)
+      pass_on(gates, fn)
     end
     if redis.call('EXISTS', k_ready_keys(fn)) == 0 then redis.call('ZREM', k_ready_fns(lane), fn) end
-  elseif key ~= '' and redis.call('EXISTS', starts) == 0 and string.sub(redis.call('HGET', k_parks(fn), key) or '', 1, 1) == 's' then
-    unpark(fn, key)
-    pass_on(gates_of(fn, key), fn)
+  elseif key ~= '' and redis.call('EXISTS', starts) == 0 then
+    local gates, waited = gates_of(fn, key), string.sub(redis.call('HGET', k_parks(fn), key) or '', 1, 1) == 's'
+    if waited then unpark(fn, key) end
+    if keep_none(fn, key, gates, true) or waited then pass_on(gates, fn) end
   end
 end
