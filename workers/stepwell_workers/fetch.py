@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stepwell.errors import StepwellError
+from stepwell_engine.loop import boot_seconds
 from stepwell_engine.store.transitions import Leased, Transitions
 from stepwell_workers.batching import STRIDE
 
@@ -139,6 +140,7 @@ class Fetcher:
         allowance = 1 if self._suspects == 0 else 0
         self._suspects += allowance
         taken: list[Leased] = []
+        asked = boot_seconds()
         try:
             taken = await transitions.lease(
                 self._worker_id,
@@ -148,6 +150,8 @@ class Fetcher:
                 lease_ms=self._lease_ms,
                 suspects=allowance,
             )
+            if taken and boot_seconds() - asked > self._lease_ms / 2000:
+                taken = await self._still_held(transitions, taken)
         finally:
             self._suspects -= allowance
         self._active += len(taken)
@@ -157,6 +161,17 @@ class Fetcher:
             if index % STRIDE == 0:
                 await asyncio.sleep(0)
         return len(taken)
+
+    async def _still_held(self, transitions: Transitions, taken: list[Leased]) -> list[Leased]:
+        """Of leases that were long on their way, those that have not run out: the others may be somebody's by now, even this worker's."""
+        tokens = {leased.item: leased.token for leased in taken}
+        lost = await transitions.renew(
+            self._worker_id,
+            tokens.items(),
+            alive_ms=self._lease_ms * 3 // 4,
+            lease_ms=self._lease_ms,
+        )
+        return [leased for leased in taken if leased.item not in lost]
 
     def bell_groups(self) -> list[list[tuple[str, int]]]:
         """The bells that one blocking call may watch together, with their shards."""

@@ -192,7 +192,7 @@ class Worker:
     # --- one item ---
 
     def _begin(self, shard: Transitions, leased: Leased) -> None:
-        item = f"{leased.run_id}:{leased.step}" if leased.step else leased.run_id
+        item = leased.item
         self._heartbeat.hold(item, leased.token, shard.shard)
         self._idle.clear()
         asyncio.get_running_loop().create_task(self._run(shard, leased, item))

@@ -65,6 +65,11 @@ class Leased(NamedTuple):
     suspect: bool
     fields: dict[bytes, bytes]
 
+    @property
+    def item(self) -> str:
+        """Its name in queues and leases."""
+        return f"{self.run_id}:{self.step}" if self.step else self.run_id
+
 
 class Expired(NamedTuple):
     """A lease past its time."""
