@@ -162,9 +162,7 @@ class FlowModel:
             w.due = min(w.due, w.opened + o.timeout)
         w.arrivals.append(a)
         if not o.collect and len(w.arrivals) > 1:
-            first, second = w.arrivals
-            kept = second if second.ts >= first.ts else first
-            lost = first if kept is second else second
+            lost, kept = sorted(w.arrivals, key=lambda a: (a.ts, a.accepted))
             w.arrivals = [kept]
             if lost.parent:
                 self.told.append(lost.parent)
@@ -180,7 +178,8 @@ class FlowModel:
     def close(self, place: tuple[str, str]) -> None:
         w = self.windows.pop(place)
         o = self.options[place[0]]
-        arrivals = sorted(w.arrivals, key=lambda a: a.ts) if o.collect else w.arrivals
+        # However late some were handled.
+        arrivals = sorted(w.arrivals, key=lambda a: (a.ts if o.collect else 0, a.accepted))
         trigger = arrivals[0] if o.batch else arrivals[-1]
         if not self.start(w.run, arrivals, trigger, o):
             for order in w.orders:
