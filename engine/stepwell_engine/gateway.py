@@ -259,12 +259,14 @@ class StoreGateway:
         return replace(record, outcomes=(*record.outcomes, *rows), cancelled=count)
 
     async def _handled(self, event_id: str) -> EventRecord | None:
-        shards = self.store.shards
-        found = await asyncio.gather(*(self._record(shard, event_id) for shard in shards))
-        record = next((r for r in found if r is not None), None)
+        record, started = await self._found(event_id), None
         if record is None or record.pending:
             # An event whose only effects are runs on its own shard leaves no record but these.
             started = await self._started(event_id)
+            if started is not None:
+                # It may have been handled since the first look: what leaves a record has left it by now.
+                record = await self._found(event_id)
+        if record is None or record.pending:
             record = started or record
         elif record.outcomes:
             record = replace(record, outcomes=await self._decided(event_id, record.outcomes))
@@ -273,6 +275,13 @@ class StoreGateway:
             if (run_id := next(runs, None)) is not None:
                 return replace(record, event=await self._event_of(run_id, event_id))
         return record
+
+    async def _found(self, event_id: str) -> EventRecord | None:
+        """Its record, or its entry in a stream."""
+        found = await asyncio.gather(
+            *(self._record(shard, event_id) for shard in self.store.shards)
+        )
+        return next((r for r in found if r is not None), None)
 
     async def _cancelled(self, event_id: str) -> tuple[int, list[EventOutcome]]:
         """How many runs the event cancelled, and the first of them."""
