@@ -341,7 +341,7 @@ def play(machine: type[Gates], url: str, shards: int, *, strict: bool) -> None:
     here: type[Gates] = type("Here", (machine,), made)
     case = here.TestCase
     case.settings = settings(
-        max_examples=(25 if machine is Gates else 15) if strict else 8,
+        max_examples=(12 if machine is Gates else 6) if strict else 4,
         stateful_step_count=40,
         deadline=None,
         phases=[Phase.generate],
