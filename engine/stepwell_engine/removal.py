@@ -63,21 +63,15 @@ async def _named(store: Store, asked: Removal) -> list[RegisteredFunction]:
 
 async def _live(store: Store, directory: Directory, functions: Sequence[RegisteredFunction]) -> int:
     """How many of their runs have not ended, open debounces and batches among them; counted up to 1,000 each."""
-    live = 0
-    for function in functions:
-        found = await cancel_runs(store, directory, _every(function, dry_run=True))
-        live += found.count
-    return live
+    found = [await cancel_runs(store, directory, _every(f, dry_run=True)) for f in functions]
+    return sum(each.count for each in found)
 
 
 async def _cancel(
     store: Store, directory: Directory, functions: Sequence[RegisteredFunction]
 ) -> int:
     """Cancel all their runs."""
-    cancelled = 0
-    for function in functions:
-        cancelled += (await cancel_runs(store, directory, _every(function))).count
-    return cancelled
+    return sum([(await cancel_runs(store, directory, _every(f))).count for f in functions])
 
 
 def _every(function: RegisteredFunction, *, dry_run: bool = False) -> BulkQuery:

@@ -150,6 +150,7 @@ class Fetcher:
                 lease_ms=self._lease_ms,
                 suspects=allowance,
             )
+            count = len(taken)
             if taken and boot_seconds() - asked > self._lease_ms / 2000:
                 taken = await self._still_held(transitions, taken)
         finally:
@@ -160,7 +161,8 @@ class Fetcher:
             self._begin(transitions, leased)
             if index % STRIDE == 0:
                 await asyncio.sleep(0)
-        return len(taken)
+        # What the shard gave, lost or not: a full hand says that it may have more.
+        return count
 
     async def _still_held(self, transitions: Transitions, taken: list[Leased]) -> list[Leased]:
         """Of leases that were long on their way, those that have not run out: the others may be somebody's by now, even this worker's."""
