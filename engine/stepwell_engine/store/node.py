@@ -182,12 +182,16 @@ class Node:
         # of what is resent, and a server that is still LOADING its data is found out here.
         ping = wire.call("PING")
         loads = [wire.call("SCRIPT", "LOAD", s.source) for s in self._scripts.values()]
-        await asyncio.gather(ping, *loads, return_exceptions=True)
         try:
+            await asyncio.gather(ping, *loads, return_exceptions=True)
             await ping
         except Exception as error:
             wire.abort("it refused PING")
             raise final(self.endpoint, error) from error
+        except BaseException:
+            # Closed in this very moment: nobody else knows of this connection yet.
+            wire.abort("this process has closed it")
+            raise
         return wire
 
     def _publish(self, wire: Wire) -> None:

@@ -16,6 +16,7 @@ from stepwell_engine.embedded import EmbeddedServer, free_port
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.scripts import Script, make_script
 from stepwell_engine.store.url import ServerUrlError
+from stepwell_engine.store.wire import Arg, Wire
 
 pytestmark = pytest.mark.anyio
 
@@ -233,3 +234,27 @@ async def test_a_closed_server_refuses(redis: EmbeddedServer, append: Script) ->
         await server.call("k", "PING")
     with pytest.raises(ServerUnavailableError, match="closed"):
         await server.script("k", append, ["k"], [1])
+
+
+async def test_opening_that_is_cancelled_leaves_no_connection(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, pinged = Wire.call, asyncio.Event()
+
+    def deaf(self: Wire, *args: Arg) -> asyncio.Future[Any]:
+        if args != ("PING",):
+            return call(self, *args)
+        pinged.set()
+        return asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Wire, "call", deaf)
+        opening = asyncio.create_task(Server.open(f"redis://{server.nodes()[0]}", name="leaving"))
+        await pinged.wait()
+        assert "name=leaving" in await clients(server)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    async with asyncio.timeout(5):
+        while "name=leaving" in await clients(server):
+            pass
