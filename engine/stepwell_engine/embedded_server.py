@@ -18,6 +18,7 @@ import hiredis
 from stepwell_engine.embedded_process import (
     EmbeddedServerError,
     Flavor,
+    environment,
     exchange,
     find_binary,
     free_port,
@@ -184,6 +185,7 @@ class EmbeddedServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            env=environment(),
         )
         self._watchdog = watch(self._process.pid, self.directory if self._temporary else None)
         atexit.register(self._at_exit)

@@ -17,6 +17,7 @@ from stepwell_engine.embedded import (
     find_binary,
     free_port,
 )
+from stepwell_engine.embedded_process import environment
 
 
 def alive(pid: int) -> bool:
@@ -149,3 +150,15 @@ def test_cluster(flavor) -> None:
 
 def test_free_port_leaves_room_for_the_bus() -> None:
     assert free_port(bus=True) + 10_000 < 65_536
+
+
+def test_the_allocators_cache_is_larger_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=9")
+    words = environment()["GLIBC_TUNABLES"].split(":")
+    assert words[-1] == "glibc.malloc.tcache_count=9"
+    assert "glibc.malloc.tcache_count=1000" in words[:-1]
+    monkeypatch.delenv("GLIBC_TUNABLES")
+    assert environment()["GLIBC_TUNABLES"].count("tcache_count") == 1
+    assert environment()["PATH"] == os.environ["PATH"]
