@@ -5,7 +5,7 @@
 -- shut is parked on the way (limits/gates.lua). Each lease has
 -- its own token `<prefix>.<n>` (Lua's random repeats on 6.2). Returns {[item, token, suspect, fields]...}; fields = HGETALL, or {} when the run is
 -- too large for one reply and must be read apart.
---- include run, limits/timeouts
+--- include run, limits/turn, limits/timeouts
 local worker, prefix, lease_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local want, budget, suspects = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local out, count = {}, 0
@@ -68,82 +68,7 @@ local function take_suspect(lane)
   end
 end
 
-local served = {} -- functions with gates
-
--- The key goes no further before that gate opens.
-local function stop(fn, key, gate, mode)
-  park(fn, key, gate, mode)
-  redis.call('ZREM', k_ready_keys(fn), key)
-end
-
-local function take_starts(fn, key, gates, n)
-  local items = redis.call('ZPOPMIN', k_starts(fn, key), n)
-  for i = 1, #items, 2 do
-    if take(items[i], false) then pass(gates, items[i], items[i], true) end
-  end
-  return #items / 2
-end
-
-local function starts_parked(fn, key, gates)
-  return gates.starts and any_parked(fn) and redis.call('HEXISTS', k_parks(fn), key) == 1
-end
-
--- After its turn a key stays, parks at once where the next turn would, or leaves. resumes, starts: whether any may be left.
-local function settle_turn(fn, key, gates, resumes, starts)
-  resumes = resumes and redis.call('EXISTS', k_resumes(fn, key)) == 1
-  starts = starts and not resumes and redis.call('EXISTS', k_starts(fn, key)) == 1
-  if not resumes and not starts then return redis.call('ZREM', k_ready_keys(fn), key) end
-  local _, shut = capacity(gates, 1, false)
-  if shut then return stop(fn, key, shut, 'w') end
-  if resumes then return keep_on(fn, key, gates) end
-  if starts_parked(fn, key, gates) then
-    keep_on(fn, key, gates)
-    return redis.call('ZREM', k_ready_keys(fn), key)
-  end
-  _, shut = capacity(gates, 1, true)
-  if shut then stop(fn, key, shut, 's') end
-end
-
--- A turn of a key that has gates: at most `turn` items, as many as they let through. Returns how many left the queue.
-local function visit(fn, key, turn)
-  local gates = gates_of(fn, key)
-  keep_none(fn, key, gates)
-  local room, shut = capacity(gates, turn, false)
-  if shut then
-    stop(fn, key, shut, 'w')
-    pass_on(gates, fn)
-    return 0
-  end
-  local items = redis.call('ZPOPMIN', k_resumes(fn, key), room)
-  local got = #items / 2
-  local resumes, starts = got == room, true
-  for i = 1, #items, 2 do
-    if take(items[i], false) then pass(gates, items[i], string.sub(items[i], 1, 26), false) end
-  end
-  if got < room and not starts_parked(fn, key, gates) then
-    -- A gate of starts is asked, and parked at, only if there are any.
-    local some = not gates.starts or redis.call('EXISTS', k_starts(fn, key)) == 1
-    local more, closed = 0, nil
-    if some then more, closed = capacity(gates, room - got, true) end
-    if closed then
-      park(fn, key, closed, 's')
-    elseif more > 0 then
-      local taken = take_starts(fn, key, gates, more)
-      got, starts = got + taken, taken == more
-    else
-      starts = false
-    end
-  end
-  local turns = got / gates.weight
-  local flow = flow_of(fn)
-  flow.time = math.max(flow.time, redis.call('ZINCRBY', k_ready_keys(fn), turns, key) - turns)
-  served[fn] = flow
-  settle_turn(fn, key, gates, resumes, starts)
-  pass_on(gates, fn)
-  return got
-end
-
--- The same for a key without gates.
+-- A turn of a key without gates. Returns how many left the queue, and whether any may be left there.
 local function plain_visit(fn, key, turn)
   local resumes, starts = k_resumes(fn, key), k_starts(fn, key)
   local items = redis.call('ZPOPMIN', resumes, turn)
@@ -154,32 +79,47 @@ local function plain_visit(fn, key, turn)
     got = got + #items / 2
     for i = 1, #items, 2 do take(items[i], false) end
   end
-  if redis.call('EXISTS', resumes, starts) == 0 then
+  if got < turn or redis.call('EXISTS', resumes, starts) == 0 then
     redis.call('ZREM', k_ready_keys(fn), key)
-  else
-    redis.call('ZINCRBY', k_ready_keys(fn), got, key)
+    return got, false
   end
-  return got
+  redis.call('ZINCRBY', k_ready_keys(fn), got, key)
+  return got, true
 end
 
+-- The first of an index, and how many there are: asked only where there is a second.
+local function front(index)
+  local two = redis.call('ZRANGE', index, 0, 1)
+  return two[1], two[2] and redis.call('ZCARD', index) or #two
+end
+
+-- True when nothing of the lane is left for sure. (A key that passes a chance on may bring in others, of any function: then it is not `alone`.)
+local alone = true
 local function serve(lane)
   local functions = k_ready_fns(lane)
   while want > 0 and budget > 0 and visits > 0 do
-    local fn = redis.call('ZRANGE', functions, 0, 0)[1]
-    if not fn then return end
-    local keys, rivals, total = k_ready_keys(fn), redis.call('ZCARD', functions), 0
+    local fn, rivals = front(functions)
+    if not fn then return true end
+    local keys, total, none = k_ready_keys(fn), 0, false
     -- A function without rivals goes on; its turns are counted together.
     repeat
       visits = visits - 1
-      local key = redis.call('ZRANGE', keys, 0, 0)[1]
+      local key, others = front(keys)
       if not key then break end
       -- One turn is a share of what is wanted, so that a lone hot key costs one visit and many keys get one item each.
-      local turn = math.max(1, math.floor(want / (rivals * redis.call('ZCARD', keys))))
-      local got = (key == '' and plain_visit or visit)(fn, key, turn)
+      local turn = math.max(1, math.floor(want / (rivals * others)))
+      local got, left
+      if key == '' then
+        got, left = plain_visit(fn, key, turn)
+      else
+        got, left, alone = visit(fn, key, turn, take), true, false
+      end
       want, total = want - got, total + got
-    until rivals > 1 or want <= 0 or budget <= 0 or visits <= 0
-    if redis.call('EXISTS', keys) == 0 then
+      none = not left and others == 1
+    until none or rivals > 1 or want <= 0 or budget <= 0 or visits <= 0
+    if none or redis.call('EXISTS', keys) == 0 then
       redis.call('ZREM', functions, fn)
+      if none and alone and rivals == 1 then return true end
     elseif total > 0 then
       redis.call('ZINCRBY', functions, total, fn)
     end
@@ -189,10 +129,9 @@ end
 for i = 8, #ARGV do
   local lane = ARGV[i]
   if suspects > 0 and want > 0 then take_suspect(lane) end
-  serve(lane)
-  if redis.call('EXISTS', k_ready_fns(lane)) == 1 then ring(lane) end
+  if not serve(lane) and redis.call('EXISTS', k_ready_fns(lane)) == 1 then ring(lane) end
 end
-for fn, flow in pairs(served) do redis.call('HSET', k_flow(fn), 'vt', string.format('%.17g', flow.time)) end
+for fn, flow in pairs(SERVED) do redis.call('HSET', k_flow(fn), 'vt', string.format('%.17g', flow.time)) end
 for from = 1, #expiries, 1000 do
   redis.call('ZADD', k_leases(), unpack(expiries, from, math.min(from + 999, #expiries)))
 end

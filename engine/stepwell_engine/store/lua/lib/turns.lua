@@ -12,7 +12,7 @@ end
 -- A newcomer's tag is one turn after the head's: ahead of nobody already waiting for longer, and never behind a hot key's tail. `first`: the tag
 -- where nobody is.
 local function join(index, member, first)
-  if redis.call('ZSCORE', index, member) then return end
   local head = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
-  redis.call('ZADD', index, head[2] and head[2] + 1 or first or 0, member)
+  -- Who is in it already keeps his tag (NX); nearly always he is the head.
+  if head[1] ~= member then redis.call('ZADD', index, 'NX', head[2] and head[2] + 1 or first or 0, member) end
 end
