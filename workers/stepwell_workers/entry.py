@@ -108,12 +108,19 @@ class Entry:
             return await self._closed()
         except Exception as error:  # noqa: BLE001 - whatever user code raises is the run's outcome
             return await self._end(outcome.of_error(self, error))
-        except BaseException as error:  # noqa: BLE001 - SystemExit and the like must not end the worker
+        except BaseException as error:
+            if self._destroyed():
+                raise
+            # SystemExit and the like must not end the worker.
             return await self._end(outcome.of_error(self, error))
         return await self._end(outcome.of_value(self, value), value)
 
     async def _call(self, ctx: Context) -> Any:
         return await self.function.handler(ctx)
+
+    def _destroyed(self) -> bool:
+        """The loop is gone and this coroutine with it (GeneratorExit): nothing can be awaited, or committed, any more."""
+        return self.root is None or asyncio.current_task(self.root.get_loop()) is not self.root
 
     def context(self) -> Context:
         """The context the function is called with."""

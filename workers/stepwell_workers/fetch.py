@@ -51,6 +51,7 @@ class Fetcher:
         self._rung: set[int] = set(range(len(store.shards)))
         self._heard: dict[str, int] = {}  # bells that rang, and their shards
         self._changed = asyncio.Event()
+        self._beginning: asyncio.TaskGroup
         self.stopping = False
 
     @property
@@ -77,7 +78,11 @@ class Fetcher:
         self._changed.set()
 
     async def lease_loop(self) -> None:
-        """Lease from the shards that rang, until each has nothing left."""
+        """Lease from the shards that rang, until each has nothing left; returns once all that was leased has begun."""
+        async with asyncio.TaskGroup() as self._beginning:
+            await self._lease_on()
+
+    async def _lease_on(self) -> None:
         hot: set[int] = set()
         while not self.stopping:
             self._changed.clear()
@@ -157,12 +162,20 @@ class Fetcher:
             self._suspects -= allowance
         self._active += len(taken)
         self._suspects += sum(leased.suspect for leased in taken)
+        if len(taken) <= STRIDE:
+            for leased in taken:
+                self._begin(transitions, leased)
+        else:
+            # Beside the next lease: the server takes that from the queue while these run.
+            self._beginning.create_task(self._begin_all(transitions, taken))
+        # What the shard gave, lost or not: a full hand says that it may have more.
+        return count
+
+    async def _begin_all(self, transitions: Transitions, taken: list[Leased]) -> None:
         for index, leased in enumerate(taken, 1):
             self._begin(transitions, leased)
             if index % STRIDE == 0:
                 await asyncio.sleep(0)
-        # What the shard gave, lost or not: a full hand says that it may have more.
-        return count
 
     async def _still_held(self, transitions: Transitions, taken: list[Leased]) -> list[Leased]:
         """Of leases that were long on their way, those that have not run out: the others may be somebody's by now, even this worker's."""

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from contextvars import Token
 from types import CodeType
 from typing import Any
 
@@ -81,7 +80,7 @@ class Steps(Ledger):
             value = await self._hooked(entry.hooks, name, made, handler, args)
         elif _is_async(handler):
             # As `_guarded`, which would be one coroutine more for what nearly every step is.
-            mark = self._enter(name, made)
+            self._enter(name, made)
             try:
                 value = await handler(*args)
             except (SystemExit, asyncio.CancelledError) as stop:
@@ -90,7 +89,7 @@ class Steps(Ledger):
                     raise
                 raise fault from fault.__cause__
             finally:
-                self._leave(name, mark)
+                self._leave(name)
         else:
             value = await self._guarded(name, made, handler, args)
         plain = value if codec is None else codec.dump(value)
@@ -127,7 +126,7 @@ class Steps(Ledger):
         self, name: StepName, attempt: int, handler: Callable[..., Any], args: tuple[Any, ...]
     ) -> Any:
         """Call user code as a step: marked as such, watched by the step timeout."""
-        mark = self._enter(name, attempt)
+        self._enter(name, attempt)
         try:
             if _is_async(handler):
                 return await handler(*args)
@@ -139,18 +138,19 @@ class Steps(Ledger):
                 raise
             raise fault from fault.__cause__
         finally:
-            self._leave(name, mark)
+            self._leave(name)
 
-    def _enter(self, name: StepName, attempt: int) -> Token[int | None]:
+    def _enter(self, name: StepName, attempt: int) -> None:
         self.active[name.key] = (self.entry.services.monotonic(), self.joined())
         self.executing += 1
-        return STEP_ATTEMPT.set(attempt)
+        STEP_ATTEMPT.set(attempt)
 
-    def _leave(self, name: StepName, mark: Token[int | None]) -> None:
+    def _leave(self, name: StepName) -> None:
         del self.active[name.key]
         self.executing -= 1
-        STEP_ATTEMPT.reset(mark)
-        if self.parked:
+        # Steps don't nest, so it was None. (And no token: a coroutine that is destroyed leaves in a foreign context, where `reset` fails.)
+        STEP_ATTEMPT.set(None)
+        if self.parked and not self.entry.closing:
             self.entry.check_soon()
 
     def _stopped(self, name: StepName, stop: BaseException) -> StepwellError | None:

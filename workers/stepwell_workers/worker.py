@@ -95,6 +95,7 @@ class Worker:
         self.store: Store
         self.services: Services
         self._fetcher: Fetcher
+        self._leasing: asyncio.Task[None]
         self._heartbeat: Heartbeat
         self._threads: ThreadPool
 
@@ -161,7 +162,7 @@ class Worker:
         await self._threads.run(expressions.compile, "event.data.id == async.data.id")
         # A lease of a worker nobody has heard of would look like a dead worker's.
         await self._heartbeat.alive()
-        self._loop(self._fetcher.lease_loop())
+        self._leasing = self._loop(self._fetcher.lease_loop())
         self._loop(self._tick())
         for group in self._fetcher.bell_groups():
             self._loop(self._fetcher.bell_loop(group))
@@ -173,8 +174,10 @@ class Worker:
             self._url, namespace=self._namespace, shards=self._shards, clock=self._clock, name=name
         )
 
-    def _loop(self, coro: Coroutine[Any, Any, None]) -> None:
-        self._loops.append(asyncio.get_running_loop().create_task(coro))
+    def _loop(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coro)
+        self._loops.append(task)
+        return task
 
     def _polled(self) -> None:
         self._last_poll = asyncio.get_running_loop().time()
@@ -301,9 +304,8 @@ class Worker:
                 entry.close(YIELD, "drain")
         try:
             async with asyncio.timeout(grace):
-                while self._entries:
-                    self._idle.clear()
-                    await self._idle.wait()
+                await self._fetched()
+                await self._ended()
         except TimeoutError:
             logger.warning(
                 "drain: %d entries did not end within %g s; they are released",
@@ -318,18 +320,30 @@ class Worker:
             return
         self._fetcher.stop()
         self.services.draining = "stop"
-        for entry in list(self._entries.values()):
-            entry.close(YIELD, "stop")
+        self._yield_all()
         try:
             async with asyncio.timeout(5.0):
-                while self._entries:
-                    self._idle.clear()
-                    await self._idle.wait()
+                await self._fetched()
+                self._yield_all()
+                await self._ended()
         except TimeoutError:
             logger.warning(
                 "stop: %d entries would not end; their leases will run out", len(self._entries)
             )
         await self._close()
+
+    def _yield_all(self) -> None:
+        for entry in list(self._entries.values()):
+            entry.close(YIELD, "stop")
+
+    async def _fetched(self) -> None:
+        # A lease was under way when the fetcher was stopped: its items begin too, or they would wait until it runs out.
+        await asyncio.wait([self._leasing])
+
+    async def _ended(self) -> None:
+        while self._entries:
+            self._idle.clear()
+            await self._idle.wait()
 
     async def abandon(self) -> None:
         """Die without a word, as far as a process can while others share it: for tests of crashes."""
