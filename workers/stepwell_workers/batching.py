@@ -11,7 +11,7 @@ from stepwell_engine.store.transitions import Arg, Transitions
 MOST = 200
 
 # How many runs go on in one turn of the loop. All at once would move in step: the server idle while they run, they while it writes.
-STRIDE = 32
+STRIDE = 64
 
 Call = tuple[tuple[Arg, ...], "asyncio.Future[Any]"]
 

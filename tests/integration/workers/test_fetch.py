@@ -25,7 +25,7 @@ async def created(engine, count):
 async def test_the_next_lease_does_not_wait_for_the_items_of_the_last(
     client, stepwell_engine, monkeypatch
 ):
-    monkeypatch.setattr(fetch, "MOST", 40)
+    monkeypatch.setattr(fetch, "MOST", 80)
     lease, begin = Transitions.lease, Worker._begin
     begun: list[str] = []
     asked: list[int] = []
@@ -51,18 +51,18 @@ async def test_the_next_lease_does_not_wait_for_the_items_of_the_last(
         await ctx.step.run("one", int)
         inside.remove(ctx.run_id)
 
-    async with stepwell_engine(client, concurrency=100, shards=1) as engine:
+    async with stepwell_engine(client, concurrency=200, shards=1) as engine:
         await engine.stop_worker()
-        ids = await engine.send([Event("t/go")] * 120)
-        await created(engine, 120)
+        ids = await engine.send([Event("t/go")] * 240)
+        await created(engine, 240)
         asked.clear()
         await engine.start_worker()
         for event_id in ids:
             await engine.wait(event_id)
-    assert len(begun) == len(set(begun)) == 120
+    assert len(begun) == len(set(begun)) == 240
     assert asked[0] == 0
-    assert asked[1] < 40
-    assert most <= 100
+    assert asked[1] < 80
+    assert most <= 200
 
 
 async def test_items_that_come_while_the_worker_stops_go_back_at_once(
