@@ -50,9 +50,11 @@ bench: $(VENV)/.bench ## the numbers of README and docs, beside the bare path an
 
 chaos: $(STAMP) ## thousands of runs under kill -9, stops, floods and restarts (long)
 	@$(BIN)/python -m tests.chaos.run --long
+	@STEPWELL_TEST_SHARDS=1 $(BIN)/python -m tests.chaos.run --cases 500
 
 chaos-short: $(STAMP) ## the short, seeded form that CI runs
 	@$(BIN)/python -m tests.chaos.run --seed 20261121
+	@STEPWELL_TEST_SHARDS=1 $(BIN)/python -m tests.chaos.run --seed 20261121 --seconds 15
 
 clean:
 	@rm -rf $(VENV) .stepwell .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build

@@ -1,6 +1,7 @@
 """One namespace under fire: its processes, its producer, its proxy, and the verdict."""
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -62,10 +63,9 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(
-    server: AnyServer, folder: Path, *, shards: int = 4, lease_ms: int = 1_000
-) -> AsyncIterator[Arena]:
-    """An `Arena`; its processes are killed in the end."""
+async def arena(server: AnyServer, folder: Path, *, lease_ms: int = 1_000) -> AsyncIterator[Arena]:
+    """An `Arena`; its processes are killed in the end. STEPWELL_TEST_SHARDS: how many shards it has."""
+    shards = int(os.environ.get("STEPWELL_TEST_SHARDS", "4"))
     place = Place(server.url, f"x{secrets.token_hex(4)}", shards, folder, lease_ms=lease_ms)
     store = await Store.open(place.url, namespace=place.namespace, shards=shards)
     here = Arena(place, store)

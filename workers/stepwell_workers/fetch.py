@@ -6,12 +6,13 @@ block ends after `BLOCK` seconds with one look of its own: that is the bound on 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stepwell.errors import StepwellError
 from stepwell_engine.loop import boot_seconds
 from stepwell_engine.store.transitions import Leased, Transitions
 from stepwell_workers.batching import STRIDE
+from stepwell_workers.standing import StandingLease
 
 if TYPE_CHECKING:
     from stepwell_engine.store.store import Store
@@ -52,12 +53,17 @@ class Fetcher:
         self._heard: dict[str, int] = {}  # bells that rang, and their shards
         self._changed = asyncio.Event()
         self._beginning: asyncio.TaskGroup
+        self._standing = StandingLease(store, worker_id, lanes, slots=slots, lease_ms=lease_ms)
         self.stopping = False
 
     @property
     def saturated(self) -> bool:
         """No slot is free."""
         return self._active >= self._slots
+
+    @property
+    def _free(self) -> int:
+        return self._slots - self._active - self._standing.kept
 
     @property
     def active(self) -> int:
@@ -88,7 +94,7 @@ class Fetcher:
             self._changed.clear()
             hot |= self._rung | set(self._heard.values())
             self._rung.clear()
-            free = self._slots - self._active
+            free = self._free
             if self._heard and free <= 0:
                 await self._ring_on()
             if not hot or free <= 0:
@@ -96,7 +102,7 @@ class Fetcher:
                 continue
             if free < self._slots // LOW_WATER:
                 await asyncio.sleep(MOMENT)
-                free = self._slots - self._active
+                free = self._free
             # In turn: with few slots, a busy shard must not starve those after it.
             chosen = sorted(hot, key=self._turn)[:free]
             self._last = chosen[-1]
@@ -141,7 +147,6 @@ class Fetcher:
 
     async def _lease(self, shard: int, want: int) -> int:
         transitions = self._store.shards[shard]
-        self._serial += 1
         allowance = 1 if self._suspects == 0 else 0
         self._suspects += allowance
         taken: list[Leased] = []
@@ -149,17 +154,25 @@ class Fetcher:
         try:
             taken = await transitions.lease(
                 self._worker_id,
-                f"{self._worker_id[-6:]}.{self._serial}",
+                self._prefix(),
                 self._lanes,
                 want=want,
                 lease_ms=self._lease_ms,
                 suspects=allowance,
             )
             count = len(taken)
-            if taken and boot_seconds() - asked > self._lease_ms / 2000:
-                taken = await self._still_held(transitions, taken)
+            taken = await self._still_held(transitions, taken, asked)
         finally:
             self._suspects -= allowance
+        self._start(transitions, taken)
+        # What the shard gave, lost or not: a full hand says that it may have more.
+        return count
+
+    def _prefix(self) -> str:
+        self._serial += 1
+        return f"{self._worker_id[-6:]}.{self._serial}"
+
+    def _start(self, transitions: Transitions, taken: list[Leased]) -> None:
         self._active += len(taken)
         self._suspects += sum(leased.suspect for leased in taken)
         if len(taken) <= STRIDE:
@@ -168,8 +181,6 @@ class Fetcher:
         else:
             # Beside the next lease: the server takes that from the queue while these run.
             self._beginning.create_task(self._begin_all(transitions, taken))
-        # What the shard gave, lost or not: a full hand says that it may have more.
-        return count
 
     async def _begin_all(self, transitions: Transitions, taken: list[Leased]) -> None:
         for index, leased in enumerate(taken, 1):
@@ -177,8 +188,12 @@ class Fetcher:
             if index % STRIDE == 0:
                 await asyncio.sleep(0)
 
-    async def _still_held(self, transitions: Transitions, taken: list[Leased]) -> list[Leased]:
+    async def _still_held(
+        self, transitions: Transitions, taken: list[Leased], asked: float
+    ) -> list[Leased]:
         """Of leases that were long on their way, those that have not run out: the others may be somebody's by now, even this worker's."""
+        if not taken or boot_seconds() - asked <= self._lease_ms / 2000:
+            return taken
         tokens = {leased.item: leased.token for leased in taken}
         lost = await transitions.renew(
             self._worker_id,
@@ -207,9 +222,7 @@ class Fetcher:
                 await asyncio.sleep(MOMENT * 10)
                 continue
             try:
-                reply = await self._store.server.blocking(
-                    keys[0], "BLPOP", *keys, BLOCK, timeout=BLOCK, label="bell"
-                )
+                reply = await self._listen(keys, shards)
             except StepwellError:
                 # A ring may have been popped and lost with its reply.
                 await asyncio.sleep(1.0)
@@ -225,3 +238,23 @@ class Fetcher:
             # The lease leaves first: it is what somebody waits for.
             for _ in range(3):
                 await asyncio.sleep(0)
+
+    async def _listen(self, bells: list[str], shards: dict[str, int]) -> Any:
+        """BLPOP's reply. A worker with little to do has a lease stand behind it, if one shard is all that may ring."""
+        one = shards[bells[0]]
+        busy = self._active >= self._standing.share or self._standing.kept
+        if busy or any(shard != one for shard in shards.values()):
+            return await self._store.server.blocking(
+                bells[0], "BLPOP", *bells, BLOCK, timeout=BLOCK, label="bell"
+            )
+        transitions, asked = self._store.shards[one], boot_seconds()
+        try:
+            reply, taken = await self._standing.wait(transitions, bells, self._prefix(), BLOCK)
+            self._start(transitions, await self._still_held(transitions, taken, asked))
+        finally:
+            self._standing.over()
+        return reply
+
+    async def withdraw(self) -> None:
+        """After `stop`: what the server has leased to this worker is told, and begins, or never is leased."""
+        await self._standing.withdraw()

@@ -338,6 +338,7 @@ class Worker:
 
     async def _fetched(self) -> None:
         # A lease was under way when the fetcher was stopped: its items begin too, or they would wait until it runs out.
+        await self._fetcher.withdraw()
         await asyncio.wait([self._leasing])
 
     async def _ended(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import uniform
 from typing import Any, Final
@@ -11,7 +11,7 @@ from stepwell.errors import ServerUnavailableError
 from stepwell_engine.store.errors_map import AGAIN, final, unavailable
 from stepwell_engine.store.scripts import Script
 from stepwell_engine.store.url import Endpoint
-from stepwell_engine.store.wire import Counters, Wire
+from stepwell_engine.store.wire import Arg, Counters, Wire
 
 FIRST_BACKOFF: Final = 0.02
 MAX_BACKOFF: Final = 1.0
@@ -141,6 +141,42 @@ class Node:
     def drop(self, wire: Wire) -> None:
         wire.abort("the blocking call was given up")
         self._parked.discard(wire)
+
+    async def stand(
+        self,
+        block: Sequence[Arg],
+        then: Sequence[Arg],
+        *,
+        timeout: float,  # noqa: ASYNC109 - the blocking command's own, and slack
+        label: str,
+        on_id: Callable[[int], None],
+    ) -> tuple[Any, Any]:
+        """A blocking command with another right behind it, which the server runs in the very moment the first returns.
+
+        Both replies; an error of `then` comes as a value. `on_id` hears the connection's id: after CLIENT KILL of it, what `then` did has
+        been told, or it never is done. (Cancelling only closes.) Raises ServerError, ResponseError of `block`.
+        """
+        wire = await self.take(label)
+        try:
+            ident = wire.call("CLIENT", "ID")
+            both = asyncio.gather(wire.call(*block), wire.call(*then), return_exceptions=True)
+            on_id(await ident)
+            async with asyncio.timeout(timeout):
+                first, second = await both
+            if isinstance(first, BaseException):
+                raise first
+        except TimeoutError as error:
+            self.drop(wire)
+            raise unavailable(self.endpoint, "a blocking call got no reply") from error
+        except AGAIN as error:
+            self.drop(wire)
+            self.hold()
+            raise final(self.endpoint, error) from error
+        except BaseException:
+            self.drop(wire)
+            raise
+        self.give(label, wire)
+        return first, second
 
     async def aclose(self) -> None:
         self._closed = True

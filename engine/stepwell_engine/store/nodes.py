@@ -85,6 +85,11 @@ class Server:
     def is_cluster(self) -> bool:
         return self._table is not None
 
+    @property
+    def only(self) -> Node | None:
+        """The one server; None of a Cluster."""
+        return None if self.is_cluster else self._only
+
     def nodes(self) -> tuple[Endpoint, ...]:
         """The masters, as known now."""
         return tuple(node.endpoint for node in self._masters())

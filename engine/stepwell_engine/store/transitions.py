@@ -158,18 +158,18 @@ class Transitions:
         max_bytes: int = 1_048_576,
     ) -> list[Leased]:  # fmt: skip
         """Lease up to `want` items of `lanes`, at most `suspects` of them suspects."""
+        offset = self._clock.offset_ms
         reply = await self._call(
-            "lease",
-            self._clock.offset_ms,
-            worker,
-            prefix,
-            lease_ms,
-            want,
-            max_bytes,
-            suspects,
-            *lanes,
+            "lease", offset, worker, prefix, lease_ms, want, max_bytes, suspects, *lanes
         )
         return [leased(item) for item in reply]
+
+    def lease_command(
+        self, worker: str, prefix: str, lanes: Sequence[str], *, want: int, lease_ms: int, max_bytes: int
+    ) -> list[Arg]:  # fmt: skip
+        """`lease` without suspects as one command, for a connection of the caller's; `leased` reads the rows of its reply."""
+        sha = self._scripts["lease"].sha
+        return ["EVALSHA", sha, 1, *self._root, 0, worker, prefix, lease_ms, want, max_bytes, 0, *lanes]  # fmt: skip
 
     def commit(
         self,
