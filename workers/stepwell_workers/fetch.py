@@ -46,12 +46,14 @@ class Fetcher:
         self._begin = begin
         self._on_poll = on_poll
         self._active = 0
+        self._asked = 0  # slots that leases on their way may fill
         self._suspects = 0
         self._last: int = -1
         self._serial = 0
         self._rung: set[int] = set(range(len(store.shards)))
         self._heard: dict[str, int] = {}  # bells that rang, and their shards
         self._changed = asyncio.Event()
+        self._rest = asyncio.Event()
         self._beginning: asyncio.TaskGroup
         self._standing = StandingLease(store, worker_id, lanes, slots=slots, lease_ms=lease_ms)
         self.stopping = False
@@ -77,6 +79,7 @@ class Fetcher:
             self._suspects -= 1
             self._rung.update(range(len(self._store.shards)))
         self._changed.set()
+        self._rest.set()
 
     def stop(self) -> None:
         """Lease no more."""
@@ -151,6 +154,7 @@ class Fetcher:
         self._suspects += allowance
         taken: list[Leased] = []
         asked = boot_seconds()
+        self._asked += want
         try:
             taken = await transitions.lease(
                 self._worker_id,
@@ -163,6 +167,8 @@ class Fetcher:
             count = len(taken)
             taken = await self._still_held(transitions, taken, asked)
         finally:
+            self._asked -= want
+            self._rest.set()
             self._suspects -= allowance
         self._start(transitions, taken)
         # What the shard gave, lost or not: a full hand says that it may have more.
@@ -240,20 +246,41 @@ class Fetcher:
                 await asyncio.sleep(0)
 
     async def _listen(self, bells: list[str], shards: dict[str, int]) -> Any:
-        """BLPOP's reply. A worker with little to do has a lease stand behind it, if one shard is all that may ring."""
+        """BLPOP's reply. An idle worker has a lease stand behind it, if one shard is all that may ring."""
         one = shards[bells[0]]
-        busy = self._active >= self._standing.share or self._standing.kept
-        if busy or any(shard != one for shard in shards.values()):
-            return await self._store.server.blocking(
-                bells[0], "BLPOP", *bells, BLOCK, timeout=BLOCK, label="bell"
-            )
-        transitions, asked = self._store.shards[one], boot_seconds()
+        if self._standing.share and all(shard == one for shard in shards.values()):
+            await self._at_rest()
+            if not (self._active or self._asked or self._standing.kept):
+                return await self._stand(bells, one)
+        return await self._store.server.blocking(
+            bells[0], "BLPOP", *bells, BLOCK, timeout=BLOCK, label="bell"
+        )
+
+    async def _at_rest(self) -> None:
+        """A moment for what the last ring brought; until it is over, rings wait in the bell, or are another worker's."""
+        end = asyncio.get_running_loop().time() + 2 * MOMENT
+        while self._active or self._asked:
+            self._rest.clear()
+            # A lease on its way may fill every slot: until its reply there is none to keep free.
+            try:
+                async with asyncio.timeout_at(None if self._asked else end):
+                    await self._rest.wait()
+            except TimeoutError:
+                return
+
+    async def _stand(self, bells: list[str], shard: int) -> Any:
+        transitions, asked = self._store.shards[shard], boot_seconds()
         try:
             reply, taken = await self._standing.wait(transitions, bells, self._prefix(), BLOCK)
             self._start(transitions, await self._still_held(transitions, taken, asked))
         finally:
             self._standing.over()
         return reply
+
+    async def ring(self, groups: Sequence[Sequence[tuple[str, int]]]) -> None:
+        """The last word of a worker that listens no more: a ring that went to it is another's."""
+        self._heard = {bell: shard for group in groups for bell, shard in group}
+        await self._ring_on()
 
     async def withdraw(self) -> None:
         """After `stop`: what the server has leased to this worker is told, and begins, or never is leased."""

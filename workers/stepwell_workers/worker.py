@@ -87,6 +87,8 @@ class Worker:
         self._functions: dict[str, Function[Any]] = {}
         self._entries: dict[str, Entry] = {}
         self._loops: list[asyncio.Task[None]] = []
+        self._bells: list[asyncio.Task[None]] = []
+        self._begun = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._last_poll = 0.0
@@ -165,7 +167,7 @@ class Worker:
         self._leasing = self._loop(self._fetcher.lease_loop())
         self._loop(self._tick())
         for group in self._fetcher.bell_groups():
-            self._loop(self._fetcher.bell_loop(group))
+            self._bells.append(self._loop(self._fetcher.bell_loop(group)))
         for keys in control_groups(self.store, self.worker_id):
             self._loop(control_loop(self.store, keys, self._on_message))
 
@@ -190,14 +192,14 @@ class Worker:
     @property
     def idle(self) -> bool:
         """No item in hand."""
-        return not self._entries
+        return not self._begun
 
     # --- one item ---
 
     def _begin(self, shard: Transitions, leased: Leased) -> None:
         item = leased.item
         self._heartbeat.hold(item, leased.token, shard.shard)
-        self._idle.clear()
+        self._begun += 1
         asyncio.get_running_loop().create_task(self._run(shard, leased, item))
 
     async def _run(self, shard: Transitions, leased: Leased, item: str) -> None:
@@ -231,7 +233,8 @@ class Worker:
                 self._entries.pop(item, None)
             if entry is None or not entry.finishing:
                 self._fetcher.released(suspect=leased.suspect)
-            if not self._entries:
+            self._begun -= 1
+            if not self._begun:
                 self._idle.set()
 
     async def _give_up(self, shard: Transitions, leased: Leased, error: Exception) -> None:
@@ -320,31 +323,40 @@ class Worker:
             return
         self._fetcher.stop()
         self.services.draining = "stop"
-        self._yield_all()
+        for entry in list(self._entries.values()):
+            entry.close(YIELD, "stop")
         try:
             async with asyncio.timeout(5.0):
                 await self._fetched()
-                self._yield_all()
-                await self._ended()
+                await self._ended("stop")
         except TimeoutError:
             logger.warning(
                 "stop: %d entries would not end; their leases will run out", len(self._entries)
             )
         await self._close()
 
-    def _yield_all(self) -> None:
-        for entry in list(self._entries.values()):
-            entry.close(YIELD, "stop")
-
     async def _fetched(self) -> None:
-        # A lease was under way when the fetcher was stopped: its items begin too, or they would wait until it runs out.
+        """What was leased as the fetcher was stopped has begun, or it would wait until its lease runs out; and nobody listens any more."""
         await self._fetcher.withdraw()
         await asyncio.wait([self._leasing])
+        bells, self._bells = self._bells, []
+        for bell in bells:
+            bell.cancel()
+        await asyncio.gather(*bells, return_exceptions=True)
+        if bells:
+            await self._fetcher.ring(self._fetcher.bell_groups())
 
-    async def _ended(self) -> None:
-        while self._entries:
+    async def _ended(self, why: str = "") -> None:
+        """All that has begun is over; `why`: it is told to yield, also what appears only now."""
+        while self._begun:
             self._idle.clear()
-            await self._idle.wait()
+            for entry in list(self._entries.values()) if why else ():
+                entry.close(YIELD, why)
+            try:
+                async with asyncio.timeout(0.05 if why else None):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
 
     async def abandon(self) -> None:
         """Die without a word, as far as a process can while others share it: for tests of crashes."""

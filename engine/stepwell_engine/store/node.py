@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from random import uniform
 from typing import Any, Final
 
-from stepwell.errors import ServerUnavailableError
-from stepwell_engine.store.errors_map import AGAIN, final, unavailable
+from redis.exceptions import ResponseError
+
+from stepwell.errors import ServerAuthError, ServerUnavailableError
+from stepwell_engine.store.errors_map import AGAIN, RETRYABLE, final, unavailable
 from stepwell_engine.store.scripts import Script
 from stepwell_engine.store.url import Endpoint
 from stepwell_engine.store.wire import Arg, Counters, Wire
@@ -62,6 +64,7 @@ class Node:
         self._failures = 0
         self._last_failure = 0.0
         self._idle: dict[str, list[Wire]] = {}
+        self._standing: tuple[Wire, asyncio.Future[Any]] | None = None
         self._parked: set[Wire] = set()
         self._closed = False
 
@@ -149,34 +152,50 @@ class Node:
         *,
         timeout: float,  # noqa: ASYNC109 - the blocking command's own, and slack
         label: str,
-        on_id: Callable[[int], None],
     ) -> tuple[Any, Any]:
         """A blocking command with another right behind it, which the server runs in the very moment the first returns.
 
-        Both replies; an error of `then` comes as a value. `on_id` hears the connection's id: after CLIENT KILL of it, what `then` did has
-        been told, or it never is done. (Cancelling only closes.) Raises ServerError, ResponseError of `block`.
+        Both replies; an error of `then` is None. One at a time: `unstand` ends it. Raises ServerError, ResponseError of `block`.
         """
         wire = await self.take(label)
+        ident, first, second = wire.call("CLIENT", "ID"), wire.call(*block), wire.call(*then)
+        self._standing = wire, ident
         try:
-            ident = wire.call("CLIENT", "ID")
-            both = asyncio.gather(wire.call(*block), wire.call(*then), return_exceptions=True)
-            on_id(await ident)
-            async with asyncio.timeout(timeout):
-                first, second = await both
-            if isinstance(first, BaseException):
-                raise first
-        except TimeoutError as error:
-            self.drop(wire)
-            raise unavailable(self.endpoint, "a blocking call got no reply") from error
-        except AGAIN as error:
+            # Waiting cancels nothing: what has come is not dropped for a timer that came with it, after the loop was blocked for long.
+            await _answered(ident, limit=self._settings.connect_timeout)
+            await _answered(first, second, limit=timeout)
+            found = None if second.exception() else second.result()
+            if first.exception() is not None and not found:
+                await first
+        except RETRYABLE as error:
             self.drop(wire)
             self.hold()
             raise final(self.endpoint, error) from error
+        except TimeoutError as error:
+            self.drop(wire)
+            raise unavailable(self.endpoint, "a blocking call got no reply") from error
         except BaseException:
             self.drop(wire)
             raise
+        finally:
+            self._standing = None
         self.give(label, wire)
-        return first, second
+        return (None if first.exception() else first.result()), found
+
+    async def unstand(self) -> None:
+        """End `stand` now: it returns what its second command brought, or that command never is run. Raises ServerError."""
+        if self._standing is None:
+            return
+        wire, ident = self._standing
+        shared = await self.ready()
+        killed = 0
+        if shared.endpoint == wire.endpoint and not wire.closed:
+            try:
+                killed = await shared.call("CLIENT", "KILL", "ID", await asyncio.shield(ident))
+            except (ResponseError, ServerAuthError):
+                pass  # an ACL: a connection that is closed from here may leave in the very moment of the reply
+        if not killed:
+            wire.abort("withdrawn")
 
     async def aclose(self) -> None:
         self._closed = True
@@ -258,6 +277,18 @@ class Node:
         self._failures += 1
         self._last_failure = now
         return uniform(delay / 2, delay)
+
+
+async def _answered(*calls: asyncio.Future[Any], limit: float) -> None:
+    """Wait for replies; TimeoutError. A loop that was blocked meanwhile reads first what has come."""
+    for call in calls:
+        call.add_done_callback(_noted)
+    await asyncio.wait(calls, timeout=limit)
+    for _ in range(3):
+        if all(call.done() for call in calls):
+            return
+        await asyncio.sleep(0)
+    raise TimeoutError
 
 
 def _noted(future: asyncio.Future[Any]) -> None:

@@ -1,6 +1,8 @@
 """`Server` on one server: scripts, resends, failover to a replica, blocking calls, refusals."""
 
 import asyncio
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -258,3 +260,50 @@ async def test_opening_that_is_cancelled_leaves_no_connection(
     async with asyncio.timeout(5):
         while "name=leaving" in await clients(server):
             pass
+
+
+async def test_replies_that_came_while_the_loop_was_blocked_are_not_dropped(
+    redis: EmbeddedServer, server: Server
+) -> None:
+    node = server.only
+    assert node is not None
+    standing = asyncio.create_task(
+        node.stand(("BLPOP", "q", 60), ("ECHO", "then"), timeout=0.2, label="bell")
+    )
+    while "cmd=blpop" not in await clients(server):
+        pass
+    ringing = threading.Timer(0.1, redis.command, ("RPUSH", "q", "x"))
+    ringing.start()
+    time.sleep(0.5)  # noqa: ASYNC251 - user code that blocks the loop, until both are due
+    assert await standing == ([b"q", b"x"], b"then")
+    ringing.join()
+
+
+async def test_what_stands_is_told_or_never_done(server: Server) -> None:
+    node = server.only
+    assert node is not None
+    for n in range(30):
+        standing = asyncio.create_task(
+            node.stand(("BLPOP", "q", 60), ("INCR", "done"), timeout=60, label="bell")
+        )
+        while "cmd=blpop" not in await clients(server):
+            pass
+        ringing = server.call("q", "RPUSH", "q", "x") if n % 2 else None
+        await node.unstand()
+        await asyncio.wait([standing])
+        told = standing.exception()
+        if ringing is not None:
+            await ringing
+        done = int(await server.call("done", "GET", "done") or 0)
+        assert done == (0 if isinstance(told, ServerUnavailableError) else 1)
+        await server.call("q", "DEL", "q", "done")
+
+
+async def test_a_stand_without_an_answer_is_given_up(server: Server) -> None:
+    node = server.only
+    assert node is not None
+    with pytest.raises(ServerUnavailableError, match="got no reply"):
+        await node.stand(("BLPOP", "q", 60), ("ECHO", "then"), timeout=0.05, label="bell")
+    await node.unstand()
+    replies = await node.stand(("BLPOP", "q", 0.01), ("NONSENSE",), timeout=5, label="bell")
+    assert replies == (None, None)

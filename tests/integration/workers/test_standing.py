@@ -13,6 +13,7 @@ from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.node import Node
 from stepwell_engine.store.store import Store
 from stepwell_workers.fetch import Fetcher
+from stepwell_workers.services import Services
 from stepwell_workers.worker import Worker
 from tests.support.runs import until
 
@@ -77,9 +78,7 @@ async def serving(worker: Worker) -> AsyncIterator[Worker]:
 
 
 async def standing(worker: Worker) -> None:
-    await until(
-        lambda: worker._fetcher._standing._known.is_set() or not worker._fetcher._standing.share
-    )
+    await until(lambda: worker._fetcher._standing.kept == worker._fetcher._standing.share)
 
 
 async def test_an_idle_worker_begins_what_a_ring_brings_without_asking(server, monkeypatch):
@@ -105,6 +104,56 @@ async def test_no_more_runs_than_slots(server, slots):
         await until(lambda: made.inside == slots)
         await made.ended(100)
         assert made.most == slots
+
+
+@pytest.mark.parametrize("slots", [2, 10, 40])
+async def test_no_more_runs_than_slots_when_work_was_there_before(server, slots):
+    async with shop(server.url) as made:
+        async with serving(Worker([made.client])):
+            pass  # the function is known now
+        await made.send(100)
+        await until(lambda: server.command("ZCARD", "{stepwell:0}:q:1::s") == 100)
+        worker = Worker([made.client], concurrency=slots)
+        await worker.start()
+        try:
+            await until(lambda: made.inside == slots)
+            for _ in range(20):
+                await made.client.list_runs()
+            await made.ended(100)
+            assert made.most == slots
+        finally:
+            await worker.stop()
+
+
+async def test_who_stops_hands_on_the_ring_it_got(server):
+    async with (
+        shop(server.url) as made,
+        serving(Worker([made.client])) as older,
+        serving(Worker([made.client])),
+    ):
+        # Its blocking call is the older one: the bell's next ring is its.
+        stopping = asyncio.create_task(older.stop())
+        await made.send()
+        await until(lambda: made.began, patience=3)
+        await stopping
+        await made.ended(1)
+
+
+async def test_a_run_that_is_still_read_when_the_worker_stops_goes_back(server, monkeypatch):
+    read, reading = Services.read_run, asyncio.Event()
+
+    async def slowly(services, shard, run_id):
+        reading.set()
+        await until(lambda: services.draining)
+        return await read(services, shard, run_id)
+
+    monkeypatch.setattr(Services, "read_run", slowly)
+    async with shop(server.url) as made, serving(Worker([made.client])) as worker:
+        made.release.set()
+        await made.client.send(Event("t/go", {"text": "x" * 100_000}))
+        await reading.wait()
+        await worker.stop()
+        assert server.command("ZCARD", "{stepwell:0}:lease") == 0
 
 
 async def test_scripts_that_are_gone_cost_a_round_trip_only(server):
