@@ -277,9 +277,18 @@ class Fetcher:
             self._standing.over()
         return reply
 
-    async def ring(self, groups: Sequence[Sequence[tuple[str, int]]]) -> None:
-        """The last word of a worker that listens no more: a ring that went to it is another's."""
-        self._heard = {bell: shard for group in groups for bell, shard in group}
+    async def ring(self) -> None:
+        """The last word of a worker that listens no more: a ring that went to it is another's, if there is work."""
+        call, self._heard = self._store.server.call, {}
+        try:
+            for shard, transitions in enumerate(self._store.shards):
+                for lane in self._lanes:
+                    build = transitions.keys.build
+                    waiting = build("ready_fns", lane), build("suspects", lane)
+                    if await call(waiting[0], "EXISTS", *waiting):
+                        self._heard[build("bell", lane)] = shard
+        except StepwellError:
+            return
         await self._ring_on()
 
     async def withdraw(self) -> None:

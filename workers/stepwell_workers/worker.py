@@ -344,7 +344,7 @@ class Worker:
             bell.cancel()
         await asyncio.gather(*bells, return_exceptions=True)
         if bells:
-            await self._fetcher.ring(self._fetcher.bell_groups())
+            await self._fetcher.ring()
 
     async def _ended(self, why: str = "") -> None:
         """All that has begun is over; `why`: it is told to yield, also what appears only now."""
