@@ -15,8 +15,25 @@ local function admit(c)
   if start(c) == 1 and flow.id then hold_key(flow.id, c.run) end
 end
 
+-- The keys that tell of the candidates from ARGV[at] whether they are decided.
+local function traces(at)
+  local keys = {}
+  while ARGV[at] do
+    local last = at + 3 + tonumber(ARGV[at + 6]) * 4
+    for o = at + 7, last, 4 do
+      if ARGV[o + 3] ~= '' then
+        local n = #keys
+        keys[n + 1], keys[n + 2] = k_run(ARGV[o]), k_outcome(string.sub(ARGV[o + 1], 1, 26))
+      end
+    end
+    at = last + 4
+  end
+  return keys
+end
+
 -- ARGV from `at`: [fn lane start noemit parent key count [run blob created flow]...]...; `enter` must be called afterwards.
 local function admit_all(at)
+  look_ahead(traces(at))
   while ARGV[at] do
     local fn, lane, from, noemit, parent, key = unpack(ARGV, at, at + 5)
     local g

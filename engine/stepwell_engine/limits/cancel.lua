@@ -58,15 +58,15 @@ local function let_go(run, entry)
   return 1
 end
 
-local function register_cancels(run, cancels, accepted)
+-- Gives the run's fields to `put`, and registers.
+local function register_cancels(run, cancels, accepted, put)
   local since = tonumber(accepted) + 1
   for i, c in ipairs(cancels) do
     local name, prefix, path, timeout, details = unpack(c)
-    local step = '!' .. i - 1
     local until_us = timeout > 0 and since + timeout * 1000 or 0
-    redis.call('HSET', k_run(run), 'cn:' .. i - 1, cmsgpack.pack({ since, until_us, name, prefix, path, details }))
-    redis.call('ZADD', k_waits(name), 0, prefix .. run .. ':' .. step)
-    redis.call('HINCRBY', k_wait_paths(name), path, 1)
+    put('cn:' .. i - 1, cmsgpack.pack({ since, until_us, name, prefix, path, details }))
+    zadd_later(k_waits(name), '0', prefix .. run .. ':!' .. i - 1)
+    hincr_later(k_wait_paths(name), path)
   end
 end
 

@@ -23,7 +23,7 @@ local function home_of(gate)
 end
 
 local function take_slot(gate, holder)
-  redis.call('ZADD', k_slots(gate.id), 'NX', NOW, holder)
+  redis.call('ZADD', k_slots(gate.id), 'NX', NOW_S, holder)
 end
 
 local function give_back(gate, n)

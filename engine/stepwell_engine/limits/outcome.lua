@@ -16,7 +16,21 @@ local WHY = {
   cancelled = 'its run was cancelled before it began',
 }
 
+-- Of nearly every batch no run and no outcome is there yet: one question for all.
+local FRESH, ASKED = false, {}
+local function look_ahead(keys)
+  FRESH = true
+  for from = 1, #keys, 1000 do
+    FRESH = FRESH and redis.call('EXISTS', unpack(keys, from, math.min(from + 999, #keys))) == 0
+  end
+end
+
 local function decided(c)
+  -- What this call decides itself it asks for again.
+  if FRESH and not ASKED[c.run] then
+    ASKED[c.run] = true
+    return false
+  end
   return redis.call('EXISTS', k_run(c.run)) == 1 or redis.call('HEXISTS', k_outcome(c.event), c.fn) == 1
 end
 

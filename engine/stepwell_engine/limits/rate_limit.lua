@@ -24,8 +24,9 @@ end
 local function count_start(rate, run)
   local id = rate[1]
   local known = RATES[id]
-  known.n = known.n + redis.call('ZADD', k_rate(id), NOW, run)
-  if known.kept then return end
+  known.n = known.n + 1
+  if known.kept then return zadd_later(k_rate(id), NOW_S, run) end
+  redis.call('ZADD', k_rate(id), NOW_S, run)
   prune(rate, known.n)
   -- Garbage collection by the server's clock, with room for an engine clock that was set back.
   redis.call('PEXPIRE', k_rate(id), rate[3] * 2 + 600000)

@@ -33,13 +33,13 @@ local function start(c)
     put('hd', looks)
     if not g.later then g.later, g.rs, g.start = true, 'd', NOW + HELD_MS end
   end
+  if flow.cn then register_cancels(run, flow.cn, flow.us, put) end
   create(g, run, c.blob, c.created, true, string.format('%.3f', score), more)
   if flow.lm then change_limits(c.fn, c.key, flow.lm) end
   if flow.rl then count_start(flow.rl, run) end
   local late = accepted and accepted < newest
   if lock and not late then take_lock(lock[1], run, accepted) end
   if flow.to then begin_start_timeout(run, flow.to[1], math.max(c.window and NOW or tonumber(c.created), tonumber(c.start))) end
-  if flow.cn then register_cancels(run, flow.cn, flow.us) end
   -- One that comes late ends as it would have had it come in time.
   local replaced = late and run or holder
   if replaced then

@@ -4,7 +4,9 @@
 --- include schedule
 -- As the run is created; `from`: when it could begin, ms.
 local function begin_start_timeout(run, ms, from)
-  if ms > 0 then schedule(run .. ':<', from + ms) end
+  if ms <= 0 then return end
+  zadd_later(k_due(), from + ms, run .. ':<')
+  wake(from + ms)
 end
 
 -- At the first lease; `ms` is the run's `tf`. False: its moment to begin has passed and nobody came to cancel it, so it may not any more. It

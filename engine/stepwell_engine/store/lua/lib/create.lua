@@ -1,7 +1,37 @@
 -- A run comes into being. Its id is a function of (event, app, function), so its hash is the idempotency key of creation.
 --- include time, ready, run
--- Queued runs are gathered by queue and entered together: `enter` must be called at the end (and may be before).
-local QUEUES = {}
+-- Queued runs are gathered by queue, other writes to keys that runs share by key, and made together: `enter` must be called at the end (and may
+-- be before).
+local QUEUES, ADDED, COUNTED = {}, {}, {}
+local function zadd_later(key, score, member)
+  local list = ADDED[key]
+  if not list then
+    list = {}
+    ADDED[key] = list
+  end
+  local n = #list
+  list[n + 1], list[n + 2] = score, member
+end
+
+local function hincr_later(key, field)
+  local counts = COUNTED[key]
+  if not counts then
+    counts = {}
+    COUNTED[key] = counts
+  end
+  counts[field] = (counts[field] or 0) + 1
+end
+
+local function write_gathered()
+  for key, list in pairs(ADDED) do
+    for from = 1, #list, 1000 do redis.call('ZADD', key, unpack(list, from, math.min(from + 999, #list))) end
+  end
+  for key, counts in pairs(COUNTED) do
+    for field, n in pairs(counts) do redis.call('HINCRBY', key, field, n) end
+  end
+  ADDED, COUNTED = {}, {}
+end
+
 local function enter()
   for _, q in pairs(QUEUES) do
     for from = 1, #q.created, 1000 do
@@ -16,6 +46,7 @@ local function enter()
     end
     q.created, q.items = {}, {}
   end
+  if next(ADDED) then write_gathered() end
 end
 
 local function queue_of(fn, key, lane)
