@@ -1,7 +1,7 @@
 --- include time
 local WAKE
--- A due time was put in, or will be by this script: wakes a coordinator that means to sleep past it. `wake` may name a moment whose coordinator died: then the
--- others look by themselves within their longest block (5 s).
+-- A due time was put in, or will be by this script: wakes a coordinator that means to sleep past it. `wake` may name a moment whose
+-- coordinator died: then the others look by themselves within their longest block (5 s).
 local function wake(due)
   if WAKE == nil then WAKE = tonumber(redis.call('GET', k_wake())) or math.huge end
   if due < WAKE then
