@@ -65,12 +65,15 @@ class Gates(RuleBasedStateMachine):
             server = await Server.open(self.url)
             await server.call("x", "FLUSHALL")
             world = World(server, self.shards, 4, strict=self.strict)
-            world.configs["1"].interval_us = world.configs["3"].interval_us = TICK * 1000
+            self.arrange(world)
             await world.publish()
             return world
 
         self.world = self.loop.run(opened())
         self.fill()
+
+    def arrange(self, world: World) -> None:
+        world.configs["1"].interval_us = world.configs["3"].interval_us = TICK * 1000
 
     def fill(self) -> None:
         for fn in "1234":
@@ -251,27 +254,11 @@ class Gates(RuleBasedStateMachine):
 class TwoShared(Gates):
     """All functions share their limits, two of them each, which some write in the other order."""
 
-    @initialize()
-    def begin(self) -> None:
-        self.loop = asyncio.Runner()
-
-        async def opened() -> World:
-            server = await Server.open(self.url)
-            await server.call("x", "FLUSHALL")
-            world = World(server, self.shards, 4, strict=self.strict)
-            world.configs["1"].interval_us = TICK * 1000
-            world.shared = [
-                (fn, p)
-                for fn in "1234"
-                for k in self.keys_of(fn)
-                for p in k.split(",")
-                if p[0] in "CR"
-            ]
-            await world.publish()
-            return world
-
-        self.world = self.loop.run(opened())
-        self.fill()
+    def arrange(self, world: World) -> None:
+        world.configs["1"].interval_us = TICK * 1000
+        world.shared = [
+            (fn, p) for fn in "1234" for k in self.keys_of(fn) for p in k.split(",") if p[0] in "CR"
+        ]
 
     def keys_of(self, fn: str) -> list[str]:
         x, y = ("0", "1") if fn in "13" else ("1", "0")

@@ -5,7 +5,7 @@ block ends after `BLOCK` seconds with one look of its own: that is the bound on 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stepwell.errors import StepwellError
@@ -250,6 +250,8 @@ class Fetcher:
         one = shards[bells[0]]
         if self._standing.share and all(shard == one for shard in shards.values()):
             await self._at_rest()
+            if self.stopping:
+                return None
             if not (self._active or self._asked or self._standing.kept):
                 return await self._stand(bells, one)
         return await self._store.server.blocking(
@@ -279,16 +281,18 @@ class Fetcher:
 
     async def ring(self) -> None:
         """The last word of a worker that listens no more: a ring that went to it is another's, if there is work."""
-        call, self._heard = self._store.server.call, {}
+        call, bells, asked = self._store.server.call, dict[str, int](), list[Awaitable[Any]]()
+        for shard, transitions in enumerate(self._store.shards):
+            for lane in self._lanes:
+                build = transitions.keys.build
+                waiting = build("ready_fns", lane), build("suspects", lane)
+                bells[build("bell", lane)] = shard
+                asked.append(call(waiting[0], "EXISTS", *waiting))
         try:
-            for shard, transitions in enumerate(self._store.shards):
-                for lane in self._lanes:
-                    build = transitions.keys.build
-                    waiting = build("ready_fns", lane), build("suspects", lane)
-                    if await call(waiting[0], "EXISTS", *waiting):
-                        self._heard[build("bell", lane)] = shard
+            counts = await asyncio.gather(*asked)
         except StepwellError:
-            return
+            return  # the server is away: who comes back to it looks by himself
+        self._heard = {b: s for (b, s), n in zip(bells.items(), counts, strict=True) if n}
         await self._ring_on()
 
     async def withdraw(self) -> None:

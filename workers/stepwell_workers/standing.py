@@ -17,9 +17,8 @@ from stepwell_engine.store.transitions import Leased, Transitions
 # Few: what a worker that is stopped just then (SIGSTOP, a host that is gone) has leased waits until the lease runs out. They must begin in
 # one stride (fetch.py).
 MOST: Final = 4
-_BYTES: Final = (
-    32_768  # a reply that leaves in one write: a connection that is killed has told all or nothing
-)
+# A reply that leaves in one write: a connection that is killed has told all or nothing.
+_BYTES: Final = 32_768
 
 
 class StandingLease:

@@ -216,6 +216,9 @@ class Worker:
             kind = Entry if function.is_handler_async else SyncEntry
             entry = kind(self.services, shard, function, leased)
             self._entries[item] = entry
+            if self.services.draining == "stop":
+                # It was on its way when the others were closed. In the next turn: now it has not begun.
+                asyncio.get_running_loop().call_soon(entry.close, YIELD, "stop")
             await entry.run()
         except asyncio.CancelledError:
             if entry is None or not entry.closing:
@@ -328,7 +331,7 @@ class Worker:
         try:
             async with asyncio.timeout(5.0):
                 await self._fetched()
-                await self._ended("stop")
+                await self._ended()
         except TimeoutError:
             logger.warning(
                 "stop: %d entries would not end; their leases will run out", len(self._entries)
@@ -346,17 +349,10 @@ class Worker:
         if bells:
             await self._fetcher.ring()
 
-    async def _ended(self, why: str = "") -> None:
-        """All that has begun is over; `why`: it is told to yield, also what appears only now."""
+    async def _ended(self) -> None:
         while self._begun:
             self._idle.clear()
-            for entry in list(self._entries.values()) if why else ():
-                entry.close(YIELD, why)
-            try:
-                async with asyncio.timeout(0.05 if why else None):
-                    await self._idle.wait()
-            except TimeoutError:
-                pass
+            await self._idle.wait()
 
     async def abandon(self) -> None:
         """Die without a word, as far as a process can while others share it: for tests of crashes."""

@@ -65,6 +65,7 @@ class Node:
         self._last_failure = 0.0
         self._idle: dict[str, list[Wire]] = {}
         self._standing: tuple[Wire, asyncio.Future[Any]] | None = None
+        self._unstood = False
         self._parked: set[Wire] = set()
         self._closed = False
 
@@ -157,7 +158,11 @@ class Node:
 
         Both replies; an error of `then` is None. One at a time: `unstand` ends it. Raises ServerError, ResponseError of `block`.
         """
+        self._unstood = False
         wire = await self.take(label)
+        if self._unstood:  # while it connected
+            self.give(label, wire)
+            raise unavailable(self.endpoint, "withdrawn")
         ident, first, second = wire.call("CLIENT", "ID"), wire.call(*block), wire.call(*then)
         self._standing = wire, ident
         try:
@@ -184,6 +189,7 @@ class Node:
 
     async def unstand(self) -> None:
         """End `stand` now: it returns what its second command brought, or that command never is run. Raises ServerError."""
+        self._unstood = True
         if self._standing is None:
             return
         wire, ident = self._standing

@@ -15,6 +15,7 @@ from stepwell_engine.store.store import Store
 from stepwell_workers.fetch import Fetcher
 from stepwell_workers.services import Services
 from stepwell_workers.worker import Worker
+from tests.integration import coordination
 from tests.support.runs import until
 
 pytestmark = pytest.mark.anyio
@@ -48,10 +49,12 @@ class Shop:
         await self.client.send([Event("t/go")] * count)
 
     async def ended(self, count: int) -> None:
+        async def created():
+            page = await self.client.list_runs(fn_id="f", limit=count)
+            return page.items if len(page.items) == count else None
+
         self.release.set()
-        page = await self.client.list_runs(fn_id="f", limit=count)
-        assert len(page.items) == count
-        for run in page.items:
+        for run in await coordination.until(created):
             assert (await self.client.wait_for_run(run.id, timeout="20s")).output == 0
         assert len(self.began) == count
 
@@ -199,6 +202,27 @@ async def test_a_worker_that_has_stopped_leases_nothing(server):
             assert server.command("ZCARD", "{stepwell:0}:lease") == 0
             await until(lambda: server.command("XLEN", "{stepwell:0}:ev") == 0)
             assert server.command("ZCARD", "{stepwell:0}:lease") == 0
+
+
+async def test_a_worker_that_stops_while_it_still_connects(server, monkeypatch):
+    take, connecting, connected = Node.take, asyncio.Event(), asyncio.Event()
+
+    async def slowly(node, label):
+        if label == "bell":
+            connecting.set()
+            await connected.wait()
+        return await take(node, label)
+
+    monkeypatch.setattr(Node, "take", slowly)
+    async with shop(server.url) as made:
+        worker = Worker([made.client])
+        await worker.start()
+        await connecting.wait()
+        stopping = asyncio.create_task(worker.stop())
+        await until(lambda: worker._fetcher.stopping)
+        connected.set()
+        async with asyncio.timeout(3):
+            await stopping
 
 
 async def test_a_server_that_forbids_client_kill(server):
