@@ -15,40 +15,45 @@ local function admit(c)
   if start(c) == 1 and flow.id then hold_key(flow.id, c.run) end
 end
 
--- The keys that tell of the candidates from ARGV[at] whether they are decided.
-local function traces(at)
-  local keys = {}
+-- Asks for all candidates from ARGV[at] together whether they are decided and whose their idempotency keys are. Returns what each asks for,
+-- by its place.
+local function look_ahead_of(at)
+  local flows, traces, ids = {}, {}, {}
   while ARGV[at] do
     local last = at + 3 + tonumber(ARGV[at + 6]) * 4
     for o = at + 7, last, 4 do
       if ARGV[o + 3] ~= '' then
-        local n = #keys
-        keys[n + 1], keys[n + 2] = k_run(ARGV[o]), k_outcome(string.sub(ARGV[o + 1], 1, 26))
+        local flow = cmsgpack.unpack(ARGV[o + 3])
+        local n = #traces
+        traces[n + 1], traces[n + 2] = k_run(ARGV[o]), k_outcome(string.sub(ARGV[o + 1], 1, 26))
+        flows[o], ids[#ids + 1] = flow, flow.id
       end
     end
     at = last + 4
   end
-  return keys
+  look_ahead(traces)
+  look_up_keys(ids)
+  return flows
 end
 
 -- ARGV from `at`: [fn lane start noemit parent key count [run blob created flow]...]...; `enter` must be called afterwards.
 local function admit_all(at)
-  look_ahead(traces(at))
+  local flows = look_ahead_of(at)
   while ARGV[at] do
     local fn, lane, from, noemit, parent, key = unpack(ARGV, at, at + 5)
     local g
     local n = tonumber(ARGV[at + 6])
     for o = at + 7, at + 3 + n * 4, 4 do
-      local run, blob, created, flow = unpack(ARGV, o, o + 3)
-      if flow == '' then
-        g = g or group(fn, lane, from, noemit, parent, key)
-        if create(g, run, blob, created) == 1 then STARTED[#STARTED + 1] = fn end
-      else
-        flow = cmsgpack.unpack(flow)
+      local run, blob, created = unpack(ARGV, o, o + 2)
+      local flow = flows[o]
+      if flow then
         admit({
           fn = fn, lane = lane, start = from, noemit = noemit, parent = parent, key = key, run = run, blob = blob, created = created,
           flow = flow, ts = flow.ts, event = string.sub(blob, 1, 26),
         })
+      else
+        g = g or group(fn, lane, from, noemit, parent, key)
+        if create(g, run, blob, created) == 1 then STARTED[#STARTED + 1] = fn end
       end
     end
     at = at + 7 + n * 4

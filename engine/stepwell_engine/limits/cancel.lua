@@ -5,15 +5,21 @@
 -- remembered (recent.py) before its registrations are looked up, so either that look finds the registration, or `look_back` finds the event.
 -- Then the run is held: it stays in `due` (rs d) until every look-back has been answered, so it can't begin, and end, before the cancel that
 -- was first. Its field `hd` = the look-backs' entries in the stream of events; there as long as it is held.
---- include time, schedule, ready
+--- include time, schedule, ready, gather
 local HELD_MS = 5000
+local NEWEST = {} -- by name: when the newest event that is remembered was accepted, us
+
+local function newest_event(name)
+  if not NEWEST[name] then NEWEST[name] = tonumber(redis.call('ZRANGE', k_recent(name), -1, -1, 'WITHSCORES')[2] or 0) end
+  return NEWEST[name]
+end
 
 -- Asks for a look at the events already remembered, one of each cancel that may have any; the entries, nil where none has.
 -- cancels: { name, prefix, path, timeout ms (0 = none), details }...; accepted: when the run's event was accepted, us.
 local function look_back(run, cancels, accepted)
   local entries = {}
   for i, c in ipairs(cancels) do
-    if redis.call('ZCOUNT', k_recent(c[1]), digits(tonumber(accepted) + 1), '+inf') > 0 then
+    if newest_event(c[1]) > tonumber(accepted) then
       entries[#entries + 1] = redis.call('XADD', k_events(), '*', 'k', 'l', 'i', '', 'n', c[1], 't', digits(NOW_US), 'd', run .. ':!' .. i - 1, 'x', '')
     end
   end
@@ -66,18 +72,18 @@ local function register_cancels(run, cancels, accepted, put)
     local until_us = timeout > 0 and since + timeout * 1000 or 0
     put('cn:' .. i - 1, cmsgpack.pack({ since, until_us, name, prefix, path, details }))
     zadd_later(k_waits(name), '0', prefix .. run .. ':!' .. i - 1)
-    hincr_later(k_wait_paths(name), path)
+    hincr_later(k_wait_paths(name), path, 1)
   end
 end
 
+-- Gathered (lib/gather.lua).
 local function release_cancels(run)
   local key = k_run(run)
   for i, record in ipairs(redis.call('HMGET', key, 'cn:0', 'cn:1', 'cn:2', 'cn:3', 'cn:4')) do
     if record then
       local _, _, name, prefix, path = unpack(cmsgpack.unpack(record))
-      redis.call('ZREM', k_waits(name), prefix .. run .. ':!' .. i - 1)
-      local paths = k_wait_paths(name)
-      if redis.call('HINCRBY', paths, path, -1) <= 0 then redis.call('HDEL', paths, path) end
+      zrem_later(k_waits(name), prefix .. run .. ':!' .. i - 1)
+      hincr_later(k_wait_paths(name), path, -1)
     end
   end
   redis.call('HDEL', key, 'hd', 'cn:0', 'cn:1', 'cn:2', 'cn:3', 'cn:4')

@@ -12,8 +12,10 @@
 -- `gr:<id>` has the keys of this shard for which a permit is kept, while they wait for a later one of their shared gates (gates.lua):
 -- a spare permit is one that neither has a holder nor is kept. Invariant: kept <= permits.
 -- Invariant, away: asked + spare permits >= parked keys; with a spare permit and a parked key, a key is on its way (gates.lua).
---- include time, shard
+--- include time, shard, gather
 local open_next, open_shared -- gates.lua: one of those who wait for a gate may try again
+-- How many hold a gate of one function, with those that are gathered: what takes slots calls `write_gathered` (lib/gather.lua).
+local HELD = {}
 
 local function home_of(gate)
   if not gate.shared or gate.shards < 2 then return HERE end
@@ -22,8 +24,16 @@ local function home_of(gate)
   return hash % gate.shards
 end
 
+local function held_of(gate)
+  if gate.shared then return redis.call('ZCARD', k_slots(gate.id)) end
+  if not HELD[gate.id] then HELD[gate.id] = redis.call('ZCARD', k_slots(gate.id)) end
+  return HELD[gate.id]
+end
+
 local function take_slot(gate, holder)
-  redis.call('ZADD', k_slots(gate.id), 'NX', NOW_S, holder)
+  if gate.shared then return redis.call('ZADD', k_slots(gate.id), 'NX', NOW_S, holder) end
+  HELD[gate.id] = held_of(gate) + 1
+  zadd_later(k_slots(gate.id), NOW_S, holder)
 end
 
 local function give_back(gate, n)
@@ -49,7 +59,7 @@ local function recall(gate, held)
 end
 
 local function room_of(gate)
-  local held = redis.call('ZCARD', k_slots(gate.id))
+  local held = held_of(gate)
   if gate.home == HERE then return gate.limit - held end
   recall(gate, held)
   return spare_permits(gate.id, held)
@@ -97,6 +107,7 @@ end
 -- `parked`: whether keys of its function may wait for a gate.
 local function leave_slot(gate, holder, parked)
   if redis.call('ZREM', k_slots(gate.id), holder) == 0 then return end
+  if HELD[gate.id] then HELD[gate.id] = HELD[gate.id] - 1 end
   if gate.home ~= HERE then
     -- The one it had is among those recalled, if there are any. (A spare one that is left has a key on its way.)
     if recall(gate, redis.call('ZCARD', k_slots(gate.id))) > 0 then

@@ -176,7 +176,7 @@ local function try_again(fn, key, score)
   if not redis.call('ZSCORE', keys, key) then
     redis.call('ZADD', keys, score > 1e15 and flow.time or math.max(score, flow.time), key)
   end
-  join(k_ready_fns(flow.lane), fn)
+  join(k_ready_fns(flow.lane), { fn })
   ring(flow.lane)
 end
 
@@ -280,6 +280,16 @@ end
 local function vacate(item, fn, key)
   for _, gate in ipairs(gates_of(fn, key)) do
     if gate.slots and not gate.run then leave_slot(gate, item, any_parked(fn)) end
+  end
+end
+
+-- The same for one of many items: gathered (lib/gather.lua) where nobody waits for what they leave.
+local function vacate_later(item, fn, key)
+  if any_parked(fn) then return vacate(item, fn, key) end
+  for gate in string.gmatch(key, '[^,]+') do
+    local kind = string.sub(gate, 1, 1)
+    if kind == 'C' then return vacate(item, fn, key) end
+    if kind == 'c' then zrem_later(k_slots(string.sub(gate, 3)), item) end
   end
 end
 

@@ -1,6 +1,6 @@
 -- The generic cell rate algorithm over `th:<id>`, the theoretical arrival time (TAT) in µs; see throttle.py.
 --- include time
-local ARRIVALS = {}
+local ARRIVALS, TAKEN = {}, {} -- TAKEN: gates of which this call took tokens, to be written by `write_arrivals`
 
 local function arrive(gate, tat)
   ARRIVALS[gate.id] = tat
@@ -11,6 +11,7 @@ end
 
 local function arrival(gate)
   local tat, bound = ARRIVALS[gate.id] or tonumber(redis.call('GET', k_arrival(gate.id)) or 0), NOW_US + gate.burst * gate.interval
+  ARRIVALS[gate.id] = tat
   -- No start leaves a later one: the clock went back, or the interval was longer then. It is written down, or it would stay as far off.
   if tat > bound then return arrive(gate, bound) end
   return math.max(tat, NOW_US)
@@ -25,7 +26,12 @@ local function tokens(gate, taken)
 end
 
 local function take_token(gate)
-  arrive(gate, arrival(gate) + gate.interval)
+  ARRIVALS[gate.id] = arrival(gate) + gate.interval
+  TAKEN[gate.id] = gate
+end
+
+local function write_arrivals()
+  for id, gate in pairs(TAKEN) do arrive(gate, ARRIVALS[id]) end
 end
 
 -- The interval changes now: what was taken stays as many starts. Else a longer one would give back some of the burst, again and again.

@@ -1,7 +1,7 @@
 -- `Timeouts`: the moments at which a run is cancelled, as items of `due`: `<run>:<` unless it has begun by then, `<run>:>` unless it has ended.
 -- Run fields, of every run whose function has any: tb, tf = the two spans in ms, 0 = none. Invariants: `<run>:<` is in `due` if and only if
 -- tb > 0 and the run is queued for the first time; `<run>:>` if and only if tf > 0 and it has begun and neither ended nor passed that moment.
---- include schedule
+--- include schedule, gather
 -- As the run is created; `from`: when it could begin, ms.
 local function begin_start_timeout(run, ms, from)
   if ms <= 0 then return end
@@ -9,7 +9,7 @@ local function begin_start_timeout(run, ms, from)
   wake(from + ms)
 end
 
--- At the first lease; `ms` is the run's `tf`. False: its moment to begin has passed and nobody came to cancel it, so it may not any more. It
+-- At the first lease; gathered (lib/gather.lua); `ms` is the run's `tf`. False: its moment to begin has passed and nobody came to cancel it, so it may not any more. It
 -- goes to `due`, where that moment, which is before it, ends it.
 local function begin_in_time(run, ms)
   local latest = redis.call('ZSCORE', k_due(), run .. ':<')
@@ -19,12 +19,16 @@ local function begin_in_time(run, ms)
       schedule(run, NOW)
       return false
     end
-    redis.call('ZREM', k_due(), run .. ':<')
+    zrem_later(k_due(), run .. ':<')
   end
-  if tonumber(ms) > 0 then schedule(run .. ':>', NOW + ms) end
+  if tonumber(ms) > 0 then
+    zadd_later(k_due(), NOW + ms, run .. ':>')
+    wake(NOW + ms)
+  end
   return true
 end
 
 local function release_timeouts(run)
-  redis.call('ZREM', k_due(), run .. ':<', run .. ':>')
+  zrem_later(k_due(), run .. ':<')
+  zrem_later(k_due(), run .. ':>')
 end

@@ -21,10 +21,11 @@ local function starts_parked(fn, key, gates)
 end
 
 -- After its turn a key stays, parks at once where the next turn would, or leaves. resumes, starts: whether any may be left.
-local function settle_turn(fn, key, gates, resumes, starts)
+local function settle_turn(fn, key, gates, got, resumes, starts)
   resumes = resumes and redis.call('EXISTS', k_resumes(fn, key)) == 1
   starts = starts and not resumes and redis.call('EXISTS', k_starts(fn, key)) == 1
   if not resumes and not starts then return redis.call('ZREM', k_ready_keys(fn), key) end
+  redis.call('ZINCRBY', k_ready_keys(fn), got / gates.weight, key)
   local _, shut = capacity(gates, 1, false)
   if shut then return stop(fn, key, shut, 'w') end
   if resumes then return keep_on(fn, key, gates) end
@@ -36,8 +37,8 @@ local function settle_turn(fn, key, gates, resumes, starts)
   if shut then stop(fn, key, shut, 's') end
 end
 
--- At most `turn` items, as many as the gates let through; `take` leases one (lease.lua). Returns how many left the queue.
-local function visit(fn, key, turn, take)
+-- At most `turn` items, as many as the gates let through; `time` is the key's, `take` leases one (lease.lua). Returns how many left the queue.
+local function visit(fn, key, time, turn, take)
   local gates = gates_of(fn, key)
   keep_none(fn, key, gates)
   local room, shut = capacity(gates, turn, false)
@@ -66,11 +67,10 @@ local function visit(fn, key, turn, take)
       starts = false
     end
   end
-  local turns = got / gates.weight
   local flow = flow_of(fn)
-  flow.time = math.max(flow.time, redis.call('ZINCRBY', k_ready_keys(fn), turns, key) - turns)
+  flow.time = math.max(flow.time, time)
   SERVED[fn] = flow
-  settle_turn(fn, key, gates, resumes, starts)
+  settle_turn(fn, key, gates, got, resumes, starts)
   pass_on(gates, fn)
   return got
 end

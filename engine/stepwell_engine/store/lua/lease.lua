@@ -87,10 +87,10 @@ local function plain_visit(fn, key, turn)
   return got, true
 end
 
--- The first of an index, and how many there are: asked only where there is a second.
+-- The first of an index, how many there are (asked only where there is a second), and the virtual time of the first.
 local function front(index)
-  local two = redis.call('ZRANGE', index, 0, 1)
-  return two[1], two[2] and redis.call('ZCARD', index) or #two
+  local two = redis.call('ZRANGE', index, 0, 1, 'WITHSCORES')
+  return two[1], two[3] and redis.call('ZCARD', index) or #two / 2, tonumber(two[2])
 end
 
 -- True when nothing of the lane is left for sure. (A key that passes a chance on may bring in others, of any function: then it is not `alone`.)
@@ -104,7 +104,7 @@ local function serve(lane)
     -- A function without rivals goes on; its turns are counted together.
     repeat
       visits = visits - 1
-      local key, others = front(keys)
+      local key, others, time = front(keys)
       if not key then break end
       -- One turn is a share of what is wanted, so that a lone hot key costs one visit and many keys get one item each.
       local turn = math.max(1, math.floor(want / (rivals * others)))
@@ -112,7 +112,7 @@ local function serve(lane)
       if key == '' then
         got, left = plain_visit(fn, key, turn)
       else
-        got, left, alone = visit(fn, key, turn, take), true, false
+        got, left, alone = visit(fn, key, time, turn, take), true, false
       end
       want, total = want - got, total + got
       none = not left and others == 1
@@ -132,6 +132,8 @@ for i = 8, #ARGV do
   if not serve(lane) and redis.call('EXISTS', k_ready_fns(lane)) == 1 then ring(lane) end
 end
 for fn, flow in pairs(SERVED) do redis.call('HSET', k_flow(fn), 'vt', string.format('%.17g', flow.time)) end
+if next(TAKEN) then write_arrivals() end
+write_gathered()
 for from = 1, #expiries, 1000 do
   redis.call('ZADD', k_leases(), unpack(expiries, from, math.min(from + 999, #expiries)))
 end

@@ -22,7 +22,7 @@ for i = 2, #ARGV, 3 do
     else
       redis.call('HSET', key, 'st', 'c', 'o', ARGV[i + 2], 'ea', now, 'lt', token, 'l', '', 'rs', '')
     end
-    if v[8] then vacate(run, v[9], v[8]) end
+    if v[8] then vacate_later(run, v[9], v[8]) end
     if v[7] then release_run(run, v[7], v[9], v[8]) end
     leases[#leases + 1] = run
     ended[#ended + 1] = now
@@ -31,6 +31,7 @@ for i = 2, #ARGV, 3 do
     out[#out + 1] = 1
   end
 end
+write_gathered()
 if #leases > 0 then
   redis.call('ZREM', root .. ':lease', unpack(leases))
   redis.call('ZADD', root .. ':ended', unpack(ended))

@@ -1,59 +1,31 @@
 -- A run comes into being. Its id is a function of (event, app, function), so its hash is the idempotency key of creation.
---- include time, ready, run
+--- include time, ready, run, gather
 -- Queued runs are gathered by queue, other writes to keys that runs share by key, and made together: `enter` must be called at the end (and may
 -- be before).
-local QUEUES, ADDED, COUNTED = {}, {}, {}
-local function zadd_later(key, score, member)
-  local list = ADDED[key]
-  if not list then
-    list = {}
-    ADDED[key] = list
-  end
-  local n = #list
-  list[n + 1], list[n + 2] = score, member
-end
-
-local function hincr_later(key, field)
-  local counts = COUNTED[key]
-  if not counts then
-    counts = {}
-    COUNTED[key] = counts
-  end
-  counts[field] = (counts[field] or 0) + 1
-end
-
-local function write_gathered()
-  for key, list in pairs(ADDED) do
-    for from = 1, #list, 1000 do redis.call('ZADD', key, unpack(list, from, math.min(from + 999, #list))) end
-  end
-  for key, counts in pairs(COUNTED) do
-    for field, n in pairs(counts) do redis.call('HINCRBY', key, field, n) end
-  end
-  ADDED, COUNTED = {}, {}
-end
+local QUEUES = {}
 
 local function enter()
+  local shown = {}
   for _, q in pairs(QUEUES) do
-    for from = 1, #q.created, 1000 do
-      local to = math.min(from + 999, #q.created)
-      redis.call('ZADD', k_fn_runs(q.fn), unpack(q.created, from, to))
-    end
     for from = 1, #q.items, 1000 do
       redis.call('ZADD', k_starts(q.fn, q.key), unpack(q.items, from, math.min(from + 999, #q.items)))
     end
     if #q.items > 0 then
-      show(q.fn, q.key, q.lane, false)
+      local keys = shown[q.fn] or { lane = q.lane }
+      shown[q.fn] = keys
+      keys[#keys + 1] = q.key
+      q.items = {}
     end
-    q.created, q.items = {}, {}
   end
-  if next(ADDED) then write_gathered() end
+  for fn, keys in pairs(shown) do show_all(fn, keys, keys.lane) end
+  write_gathered()
 end
 
 local function queue_of(fn, key, lane)
   local name = fn .. ':' .. key
   local q = QUEUES[name]
   if not q then
-    q = { fn = fn, key = key, lane = lane, created = {}, items = {} }
+    q = { fn = fn, key = key, lane = lane, items = {} }
     QUEUES[name] = q
   end
   return q
@@ -90,13 +62,12 @@ local function create(g, run, blob, created, new, score, more)
     extra = more
   end
   redis.call('HSET', hash, 'st', 'q', 'f', q.fn, 'a', q.lane, 't', score, 'e', blob, 'rs', g.rs, 'qa', g.qa, unpack(extra))
-  local n = #q.created
-  q.created[n + 1] = string.sub(created, 1, 13)
-  q.created[n + 2] = run
+  zadd_later(k_fn_runs(q.fn), string.sub(created, 1, 13), run)
   if g.later then
-    schedule(run, tonumber(g.start))
+    zadd_later(k_due(), g.start, run)
+    wake(tonumber(g.start))
   else
-    n = #q.items
+    local n = #q.items
     q.items[n + 1] = score
     q.items[n + 2] = run
   end

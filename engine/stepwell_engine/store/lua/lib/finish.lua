@@ -104,6 +104,9 @@ local function finish(run, to, payload, f, extra)
   end
   if f.pa then resolve_parents(f.pa, to == 'c' and 'v' or 'e', payload) end
   local undo = redis.call('HMGET', key, 'fx', 'f', 'k')
-  if undo[1] then release_run(run, undo[1], undo[2], undo[3]) end
+  if undo[1] then
+    release_run(run, undo[1], undo[2], undo[3])
+    write_gathered()
+  end
   tell_watchers(run)
 end

@@ -3,14 +3,22 @@
 --- include turns, limits/gates
 local READY = {}
 
--- A key has items now. One that is parked comes back when its gate opens; its resumes may pass where only starts can't.
-local function show(fn, key, lane, resume)
-  if key ~= '' and any_parked(fn) then
-    local state = redis.call('HGET', k_parks(fn), key)
-    if state and not (resume and string.sub(state, 1, 1) == 's') then return end
+-- A key that is parked comes back when its gate opens; its resumes may pass where only starts can't.
+local function stays_parked(fn, key, resume)
+  if key == '' or not any_parked(fn) then return false end
+  local state = redis.call('HGET', k_parks(fn), key)
+  return state and not (resume and string.sub(state, 1, 1) == 's')
+end
+
+-- Keys have items now.
+local function show_all(fn, keys, lane, resume)
+  local ready = {}
+  for _, key in ipairs(keys) do
+    if not stays_parked(fn, key, resume) then ready[#ready + 1] = key end
   end
-  join(k_ready_keys(fn), key, key ~= '' and flow_of(fn).time)
-  join(k_ready_fns(lane), fn)
+  if #ready == 0 then return end
+  join(k_ready_keys(fn), ready, (#ready > 1 or ready[1] ~= '') and flow_of(fn).time)
+  join(k_ready_fns(lane), { fn })
   ring(lane)
 end
 
@@ -19,7 +27,7 @@ local function enqueue(item, fn, key, lane, resume, score)
   local id = fn .. ':' .. key
   if READY[id] and key == '' then return ring(lane) end
   READY[id] = true
-  show(fn, key, lane, resume)
+  show_all(fn, { key }, lane, resume)
 end
 
 -- Out of wherever the item waits; indexes left empty go too. lease.lua would find them so, but only if somebody leases again.

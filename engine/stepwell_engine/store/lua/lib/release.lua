@@ -1,6 +1,6 @@
 -- What a run holds beside its own hash and queues, by the flags of its field `fx`: c cancel registrations · t timeouts · g gates of run
--- level and the singleton's lock. Called once, in the write that ends the run.
---- include ready, limits/singleton, limits/cancel, limits/timeouts
+-- level and the singleton's lock. Called once, in the write that ends the run; gathered (lib/gather.lua).
+--- include ready, gather, limits/singleton, limits/cancel, limits/timeouts
 local function release_run(run, fx, fn, key)
   if string.find(fx, 'c', 1, true) then release_cancels(run) end
   if string.find(fx, 't', 1, true) then release_timeouts(run) end

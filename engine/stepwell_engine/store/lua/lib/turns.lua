@@ -11,8 +11,15 @@ end
 
 -- A newcomer's tag is one turn after the head's: ahead of nobody already waiting for longer, and never behind a hot key's tail. `first`: the tag
 -- where nobody is.
-local function join(index, member, first)
+local function join(index, members, first)
   local head = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
   -- Who is in it already keeps his tag (NX); nearly always he is the head.
-  if head[1] ~= member then redis.call('ZADD', index, 'NX', head[2] and head[2] + 1 or first or 0, member) end
+  if #members == 1 and head[1] == members[1] then return end
+  first = first or 0
+  local tagged, tag = {}, head[2] and head[2] + 1
+  for i, member in ipairs(members) do
+    tagged[i * 2 - 1] = tag or i == 1 and first or first + 1
+    tagged[i * 2] = member
+  end
+  for from = 1, #tagged, 1000 do redis.call('ZADD', index, 'NX', unpack(tagged, from, math.min(from + 999, #tagged))) end
 end
