@@ -10,20 +10,15 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from stepwell import client_args as check
 from stepwell.app import App
+from stepwell.client_results import as_declared, run_output
 from stepwell.clock import Clock
 from stepwell.durations import Duration, format_duration, parse_duration
-from stepwell.errors import (
-    INVOKE_TIMEOUT_MESSAGE,
-    InvokeTimeoutError,
-    RunCancelledError,
-    RunFailedError,
-)
+from stepwell.errors import INVOKE_TIMEOUT_MESSAGE, InvokeTimeoutError
 from stepwell.events import Event, SendEventsResult, encode_events
 from stepwell.function import Function, FunctionReference, check_id
 from stepwell.middleware import MiddlewareStack
 from stepwell.records import (
     BulkCancel,
-    ErrorInfo,
     EventRecord,
     Explanation,
     Page,
@@ -32,8 +27,6 @@ from stepwell.records import (
     RunStatus,
     RunSummary,
 )
-from stepwell.runtime import UNSET
-from stepwell.serde.outputs import Serializer, codec_for
 
 T = TypeVar("T")
 LiveRuns = Literal["refuse", "cancel", "keep"]
@@ -141,7 +134,7 @@ class Client(App):
                 status, value = await gateway.result(run_id, expected=True)
         except TimeoutError:
             raise InvokeTimeoutError(f"{INVOKE_TIMEOUT_MESSAGE}: {_late(run_id, limit)}") from None
-        return _loaded(function, _output(run_id, status, value), self.serializer)
+        return as_declared(function, run_output(run_id, status, value), self.serializer)
 
     async def get_run(self, run_id: str) -> Run:
         """A run with its steps, attempts and entries. Raises RunNotFoundError; RunGatheringError, which is one,
@@ -379,23 +372,3 @@ class Client(App):
 def _late(run_id: str, limit: float | None) -> str:
     after = format_duration(int((limit or 0) * 1000))
     return f"run {run_id} had not ended after {after}; it goes on running"
-
-
-def _output(run_id: str, status: RunStatus, value: Any) -> Any:
-    if status is RunStatus.COMPLETED:
-        return value
-    error = value if isinstance(value, ErrorInfo) else ErrorInfo()
-    if status is RunStatus.CANCELLED:
-        raise RunCancelledError(f"run {run_id} was cancelled: {error.message}")
-    raise RunFailedError(error.message, run_id=run_id, name=error.name, stack=error.stack)
-
-
-def _loaded(function: object, plain: Any, serializer: Serializer | None) -> Any:
-    """An invoked function's output as its declared type."""
-    if isinstance(function, Function):
-        codec = function.codec
-    elif isinstance(function, FunctionReference) and function.output_type is not UNSET:
-        codec = codec_for(None, function.output_type, serializer)
-    else:
-        return plain
-    return plain if codec is None else codec.load(plain)

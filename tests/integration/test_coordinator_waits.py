@@ -1,59 +1,29 @@
 """Waits meet events by value, in full, and on every shard; the outbox reaches other shards."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from stepwell.events import Event, encode_event
-from stepwell.ids import event_entropy, function_shard, step_key, ulid_ms
+from stepwell.ids import event_entropy, step_key, ulid_ms
 from stepwell.serde.values import pack, unpack
-from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.entries import Batch
 from stepwell_engine.planning import Work
 from stepwell_engine.recent import Recent
 from stepwell_engine.store.transitions import Leased
 from tests.integration.coordination import (
     APP,
+    SHARDS,
     World,
     config,
     coordinator,
     delivered,
+    on_shard,
     settled,
     until,
-    world,
 )
 
 pytestmark = pytest.mark.anyio
-
-SHARDS = 4
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def one(server: EmbeddedServer) -> AsyncIterator[World]:
-    async with world(server) as made:
-        yield made
-
-
-@pytest.fixture
-async def four(server: EmbeddedServer) -> AsyncIterator[World]:
-    async with world(server, SHARDS) as made:
-        yield made
-
-
-def on_shard(shard: int) -> str:
-    """A function id that lives there."""
-    return next(f"fn{i}" for i in range(100) if function_shard(APP, f"fn{i}", SHARDS) == shard)
 
 
 async def started(w: World, *data: dict[str, object]) -> list[Leased]:

@@ -1,7 +1,6 @@
 """Crons (semantics §3): each tick one run, in order, whoever lives; missed ticks; changes of clocks and of triggers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +12,9 @@ from stepwell.records import RunStatus
 from stepwell.testing.engine import Engine
 from stepwell_engine.coordinator import Coordinator
 from stepwell_engine.cron_run import Crons
-from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.metrics import Metrics
 from stepwell_engine.registry import Registry
-from tests.integration.coordination import APP, World, coordinator, settled, until, world
+from tests.integration.coordination import APP, World, coordinator, settled, until
 
 pytestmark = pytest.mark.anyio
 
@@ -252,18 +250,6 @@ async def test_a_key_without_a_value_is_logged_once(client, stepwell_engine, cap
 
 
 # --- without workers: configs by hand ---
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def one(server: EmbeddedServer) -> AsyncIterator[World]:
-    async with world(server) as made:
-        yield made
 
 
 def crons(*texts: str, **more: Any) -> dict[str, Any]:

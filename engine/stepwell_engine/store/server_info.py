@@ -1,10 +1,13 @@
 """What a server says about itself, read once at the start and by `stepwell doctor`."""
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from redis.exceptions import ResponseError
 
 from stepwell.errors import StepwellError
+from stepwell_engine.store.errors_map import LoadingError, final
+from stepwell_engine.store.node import Node
 from stepwell_engine.store.url import Endpoint
 from stepwell_engine.store.wire import Wire
 
@@ -65,3 +68,14 @@ async def read(wire: Wire, *, full: bool = False) -> ServerInfo:
         clock_ms=int(seconds) * 1000 + int(micros) // 1000,
         appendfsync=bytes(fsync[1]).decode() if fsync else "",
     )
+
+
+async def read_loaded(node: Node, patience: float) -> ServerInfo:
+    """The same once the server has read its data. Errors as for `Node.ready`, ServerLoadingError after `patience` seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while (info := await read(await node.ready())).loading:
+        if loop.time() > deadline:
+            raise final(info.endpoint, LoadingError("LOADING"))
+        node.hold()
+    return info

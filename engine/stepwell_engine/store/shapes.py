@@ -1,6 +1,6 @@
 """What the transitions take and give: events, runs, leases, and how the scripts spell them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -100,6 +100,14 @@ class DueReply:
     windows: tuple[str, ...] = ()
 
 
+def pairs(items: Collection[tuple[Arg, Arg]]) -> list[Arg]:
+    """Pairs as scripts take them: how many, then each."""
+    args: list[Arg] = [len(items)]
+    for pair in items:
+        args += pair
+    return args
+
+
 def leased(item: list[Any]) -> Leased:
     """Parse one reply row of lease.lua."""
     name: str = item[0].decode()
@@ -120,6 +128,15 @@ def expired(row: list[Any]) -> Expired:
         suspect == b"1",
         int(crashes or 0),
         started,
+    )
+
+
+def due_reply(reply: list[Any]) -> DueReply:
+    """Parse the reply of due.lua."""
+    next_due, next_expiry = (float(at) if at else None for at in reply[2:4])
+    ticks, windows = (tuple(name.decode() for name in names) for names in reply[5:7])
+    return DueReply(
+        int(reply[0]), int(reply[1]), next_due, next_expiry, int(reply[4]), ticks, windows
     )
 
 

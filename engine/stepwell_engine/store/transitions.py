@@ -17,8 +17,10 @@ from stepwell_engine.store.shapes import (
     Leased,
     NewEvent,
     NewRun,
+    due_reply,
     expired,
     leased,
+    pairs,
     run_args,
     texts,
 )
@@ -107,10 +109,8 @@ class Transitions:
     ) -> list[Arg]:
         """What fanout.lua and admit.lua take before the runs."""
         args: list[Arg] = [self._clock.offset_ms, group, ttl_ms, len(guard), *guard]
-        args += (len(entries), *entries, len(records))
-        for event, record in records:
-            args += (event, record)
-        return args
+        args += (len(entries), *entries)
+        return args + pairs(records)
 
     async def plan(self, event: str, record: bytes, *, ttl_ms: int) -> bytes:
         """Fix an event's fan-out plan; returns the plan that holds."""
@@ -205,12 +205,10 @@ class Transitions:
         self, *, limit: int, horizon_ms: int, timeout_error: bytes, cancelled_error: bytes
     ) -> DueReply:
         """Let what is due happen, at most `limit` items."""
-        r = await self._call(
+        reply = await self._call(
             "due", self._clock.offset_ms, limit, horizon_ms, timeout_error, cancelled_error
         )
-        next_due, next_expiry = (float(at) if at else None for at in r[2:4])
-        ticks, windows = (tuple(name.decode() for name in names) for names in r[5:7])
-        return DueReply(int(r[0]), int(r[1]), next_due, next_expiry, int(r[4]), ticks, windows)
+        return due_reply(reply)
 
     async def close(self, windows: Sequence[str]) -> list[str]:
         """End windows that `due` found. The function number of each run created."""
@@ -235,13 +233,7 @@ class Transitions:
     ) -> int | None:
         """Let cron ticks of a function happen: how many runs begin; None, and nothing done, unless its state is `before`."""
         args: list[Arg] = [self._clock.offset_ms, number, next_ms, record_ttl_ms]
-        for state in (before, after):
-            args.append(len(state))
-            for field, value in state.items():
-                args += (field, value)
-        args.append(len(records))
-        for event, record in records:
-            args += (event, record)
+        args += pairs(before.items()) + pairs(after.items()) + pairs(records)
         args += run_args(runs, flow=True)
         written, started = await self._call("tick", *args)
         return int(started) if written else None

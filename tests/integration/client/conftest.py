@@ -17,11 +17,6 @@ GROUP = "stepwell"
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
 def redis() -> Iterator[EmbeddedServer]:
     with EmbeddedServer() as server:
         yield server

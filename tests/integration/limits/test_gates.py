@@ -2,80 +2,24 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
-from stepwell import Concurrency, Event, Priority, Throttle, TriggerEvent
+from stepwell import Concurrency, Priority, Throttle
 from stepwell.client import Client
 from stepwell.records import RunStatus
-from stepwell_workers.worker import Worker
+from tests.support.deploys import registered_again
+from tests.support.orders import GO, TENANT, all_completed, completed, handled, order, orders
 from tests.support.runs import until
 
 pytestmark = pytest.mark.anyio
-
-EVENT = "shop/order"
-GO = TriggerEvent(EVENT)
-TENANT = "event.data.tenant"
-
-
-@pytest.fixture(params=[1, 4])
-def engines(request, stepwell_engine):
-    """Engines on one shard, and on four."""
-    return partial(stepwell_engine, shards=request.param)
-
-
-class Gauge:
-    """How many of each name are at work, and the most there ever were. `open` lets them end."""
-
-    def __init__(self) -> None:
-        self.now, self.most = Counter[str](), Counter[str]()
-        self.order: list[int] = []
-        self.open = asyncio.Event()
-
-    @asynccontextmanager
-    async def at_work(self, *names):
-        self.order.append(names[0])
-        for name in names:
-            self.now[name] += 1
-            self.most[name] = max(self.most[name], self.now[name])
-        try:
-            await self.open.wait()
-            await asyncio.sleep(0.002)
-            yield
-        finally:
-            for name in names:
-                self.now[name] -= 1
-
-    async def reaches(self, name, count):
-        await until(lambda: self.now[name] >= count)
-        # Whoever could still come would come now.
-        await asyncio.sleep(0.1)
-        assert self.now[name] == count
-
-
-def orders(count, **data):
-    return [Event(EVENT, {"n": n, **data}) for n in range(count)]
-
-
-async def completed(engine, ids):
-    runs = [await engine.wait(each, timeout=30) for each in ids]
-    assert {run.status for run in runs} == {RunStatus.COMPLETED}
-    return runs
-
-
-@pytest.fixture
-def gauge():
-    return Gauge()
 
 
 async def test_a_limit_per_key(client, engines, gauge):
     @client.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(limit=2, key=TENANT))
     async def f(ctx):
-        async with gauge.at_work(ctx.event.data.get("tenant", "none")):
-            pass
+        await gauge.at_work(ctx.event.data.get("tenant", "none"))
 
     async with engines(client) as engine:
         ids = await engine.send([*orders(7, tenant="a"), *orders(5, tenant="b"), *orders(3)])
@@ -91,8 +35,7 @@ async def test_false_turns_it_off_and_null_is_a_key(client, engines, gauge):
 
     @client.create_function(fn_id="f", trigger=GO, concurrency=entry)
     async def f(ctx):
-        async with gauge.at_work("free" if ctx.event.data["free"] else "null"):
-            pass
+        await gauge.at_work("free" if ctx.event.data["free"] else "null")
 
     async with engines(client) as engine:
         ids = await engine.send(
@@ -112,8 +55,7 @@ async def test_false_turns_it_off_and_null_is_a_key(client, engines, gauge):
 async def test_no_limit(client, engines, gauge):
     @client.create_function(fn_id="f", trigger=GO, concurrency=0)
     async def f(ctx):
-        async with gauge.at_work("f"):
-            pass
+        await gauge.at_work("f")
 
     async with engines(client) as engine:
         ids = await engine.send(orders(20))
@@ -127,8 +69,7 @@ async def test_two_limits(client, engines, gauge):
 
     @client.create_function(fn_id="f", trigger=GO, concurrency=both)
     async def f(ctx):
-        async with gauge.at_work("all", ctx.event.data["tenant"]):
-            pass
+        await gauge.at_work("all", ctx.event.data["tenant"])
 
     async with engines(client) as engine:
         ids = await engine.send([e for t in "abcd" for e in orders(4, tenant=t)])
@@ -194,8 +135,7 @@ async def test_a_limit_shared_by_functions_and_apps(client, engines, gauge):
     def define(app, name):
         @app.create_function(fn_id=name, trigger=GO, concurrency=shared)
         async def f(ctx):
-            async with gauge.at_work("printer", name):
-                pass
+            await gauge.at_work("printer", name)
 
     for app, name in ((client, "one"), (client, "two"), (other, "three"), (other, "four")):
         define(app, name)
@@ -203,24 +143,9 @@ async def test_a_limit_shared_by_functions_and_apps(client, engines, gauge):
         await engine.send(orders(10))
         await gauge.reaches("printer", 3)
         gauge.open.set()
-        await engine.settle(patience=30)
-        runs = await engine.runs()
-        assert Counter(run.status for run in runs) == {RunStatus.COMPLETED: 40}
+        await all_completed(engine, 40)
     assert gauge.most["printer"] == 3
     assert len(gauge.order) == 40
-
-
-@asynccontextmanager
-async def registered_again(engine, client, shards):
-    """A deploy: another worker, with what `client` says now."""
-    how = {"namespace": engine.namespace, "shards": shards, "clock": engine.clock}
-    async with client.bound(redis_url=engine.url, **how):
-        worker = Worker([client], url=engine.url, concurrency=100, **how)
-        await worker.start()
-        try:
-            yield
-        finally:
-            await worker.stop()
 
 
 @pytest.mark.parametrize("scope", ["fn", "account"])
@@ -231,18 +156,16 @@ async def test_a_changed_limit_holds_for_what_is_queued(engines, gauge, scope):
 
         @made.create_function(fn_id="f", trigger=GO, concurrency=entry)
         async def f(ctx):
-            async with gauge.at_work("f"):
-                pass
+            await gauge.at_work("f")
 
         return made
 
-    shards = engines.keywords["shards"]
     async with engines(app(1)) as engine:
         ids = await engine.send(orders(12))
         await gauge.reaches("f", 1)
-        async with registered_again(engine, app(4), shards):
+        async with registered_again(engine, app(4)):
             await gauge.reaches("f", 4)
-            async with registered_again(engine, app(2), shards):
+            async with registered_again(engine, app(2)):
                 # What began keeps its slot; nobody comes after it before there are less than two.
                 await asyncio.sleep(0.3)
                 assert gauge.now["f"] == 4
@@ -263,8 +186,7 @@ async def test_a_limit_where_there_was_none_holds_for_what_is_queued(engines, ga
 
         @made.create_function(fn_id="f", trigger=GO, concurrency=entry)
         async def f(ctx):
-            async with gauge.at_work("f"):
-                pass
+            await gauge.at_work("f")
 
         return made
 
@@ -272,7 +194,7 @@ async def test_a_limit_where_there_was_none_holds_for_what_is_queued(engines, ga
         later = engine.clock.now_ms() + 3_600_000
         ids = await engine.send([replace(e, ts=later) for e in orders(8, tenant="a")])
         await engine.settle()
-        async with registered_again(engine, app(2), engines.keywords["shards"]):
+        async with registered_again(engine, app(2)):
             await engine.stop_worker()
             await engine.settle()
             hour = asyncio.create_task(engine.advance("1h"))
@@ -292,8 +214,7 @@ async def test_two_limits_that_functions_share(client, engines, gauge, levels):
     ]
 
     async def work(ctx):
-        async with gauge.at_work("printer", ctx.event.data["tenant"]):
-            pass
+        await gauge.at_work("printer", ctx.event.data["tenant"])
 
     for name in "abcd":
         entries = both if name in "ac" else both[::-1]
@@ -302,9 +223,7 @@ async def test_two_limits_that_functions_share(client, engines, gauge, levels):
         await engine.send([e for t in "rstuvw" for e in orders(2, tenant=t)])
         await gauge.reaches("printer", 3)
         gauge.open.set()
-        await engine.settle(patience=30)
-        runs = await engine.runs()
-        assert Counter(run.status for run in runs) == {RunStatus.COMPLETED: 48}
+        await all_completed(engine, 48)
     assert gauge.most["printer"] == 3
     assert max(gauge.most[t] for t in "rstuvw") <= 2
 
@@ -313,8 +232,8 @@ async def test_each_branch_holds_a_slot(client, engines, gauge):
     @client.create_function(fn_id="f", trigger=GO, concurrency=3)
     async def f(ctx):
         async def branch(n):
-            async with gauge.at_work("branch"):
-                return n
+            await gauge.at_work("branch")
+            return n
 
         steps = (lambda n=n: ctx.step.run(f"b{n}", branch, n) for n in range(8))
         return sum(await ctx.group.parallel(tuple(steps)))
@@ -335,23 +254,16 @@ async def test_turns_by_weight(client, engines, gauge):
 
     @client.create_function(fn_id="f", trigger=GO, concurrency=weighted)
     async def f(ctx):
-        async with gauge.at_work(ctx.event.data["tenant"]):
-            pass
+        await gauge.at_work(ctx.event.data["tenant"])
 
     async with engines(client) as engine:
         ids = await engine.send([*orders(30, tenant="free"), *orders(30, tenant="pro")])
         await until(lambda: gauge.order)
-        await engine_idle(engine, ids)
+        await handled(engine, ids)
         gauge.open.set()
         await completed(engine, ids)
     taken = Counter(gauge.order[2:38])
     assert 25 <= taken["pro"] <= 29, taken
-
-
-async def engine_idle(engine, ids):
-    """All events have become runs."""
-    for each in ids:
-        await engine.event(each)
 
 
 async def test_priority_goes_first(client, engines, gauge):
@@ -359,14 +271,13 @@ async def test_priority_goes_first(client, engines, gauge):
         fn_id="f", trigger=GO, concurrency=1, priority=Priority(run="event.data.urgent")
     )
     async def f(ctx):
-        async with gauge.at_work(ctx.event.data["urgent"]):
-            pass
+        await gauge.at_work(ctx.event.data["urgent"])
 
     async with engines(client) as engine:
-        first = await engine.send(Event(EVENT, {"urgent": 0}))
+        first = await engine.send(order(0, urgent=0))
         await until(lambda: gauge.order)
-        later = await engine.send([Event(EVENT, {"urgent": u}) for u in (-60, 0, 60, 600)])
-        await engine_idle(engine, later)
+        later = await engine.send([order(n, urgent=u) for n, u in enumerate((-60, 0, 60, 600), 1)])
+        await handled(engine, later)
         gauge.open.set()
         await completed(engine, [*first, *later])
     assert gauge.order == [0, 600, 60, 0, -60]
@@ -375,8 +286,7 @@ async def test_priority_goes_first(client, engines, gauge):
 async def test_a_killed_worker_blocks_nobody_for_long(client, engines, gauge):
     @client.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(limit=2, key=TENANT))
     async def f(ctx):
-        async with gauge.at_work(ctx.event.data["tenant"]):
-            pass
+        await gauge.at_work(ctx.event.data["tenant"])
 
     async with engines(client) as engine:
         ids = await engine.send([*orders(4, tenant="a"), *orders(3, tenant="b")])

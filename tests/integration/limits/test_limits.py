@@ -1,105 +1,49 @@
 """Limits that events give, through the whole engine on one shard and on four (docs/flow)."""
 
-import asyncio
-from collections import Counter
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import pytest
 
-from stepwell import Concurrency, Debounce, Event, RateLimit, Throttle, TriggerEvent
+from stepwell import Concurrency, Debounce, RateLimit, Throttle
 from stepwell.client import Client
-from stepwell.records import RunStatus
-from stepwell_workers.worker import Worker
+from tests.support.deploys import registered_again
+from tests.support.orders import GO, TENANT, all_completed, completed, handled, orders
 from tests.support.runs import until
 
 pytestmark = pytest.mark.anyio
 
-EVENT = "shop/order"
-GO = TriggerEvent(EVENT)
-TENANT = "event.data.tenant"
 PLAN = "event.data.plan == 'pro' ? 4 : 2"
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture(params=[1, 4])
-def engines(request, stepwell_engine):
-    """Engines on one shard, and on four."""
-    return partial(stepwell_engine, shards=request.param)
-
-
-class Work:
-    """How many of each name are at work, and the most there ever were."""
-
-    def __init__(self) -> None:
-        self.now, self.most = Counter[str](), Counter[str]()
-        self.open = asyncio.Event()
-
-    async def __call__(self, name):
-        self.now[name] += 1
-        self.most[name] = max(self.most[name], self.now[name])
-        try:
-            await self.open.wait()
-        finally:
-            self.now[name] -= 1
-
-    async def reaches(self, name, count):
-        await until(lambda: self.now[name] >= count)
-        # Whoever could still come would come now.
-        await asyncio.sleep(0.1)
-        assert self.now[name] == count
-
-
-def orders(count, **data):
-    return [Event(EVENT, {"n": n, **data}) for n in range(count)]
-
-
-async def engine_took(engine, ids):
-    """All events have become runs."""
-    for each in ids:
-        await engine.event(each)
-
-
-async def completed(engine, ids):
-    runs = [await engine.wait(each, timeout=30) for each in ids]
-    assert {run.status for run in runs} == {RunStatus.COMPLETED}
-    return runs
-
-
-@pytest.fixture
-def work():
-    return Work()
-
-
-async def test_an_upgrade_takes_effect_with_the_next_event(client, engines, work):
+async def test_an_upgrade_takes_effect_with_the_next_event(client, engines, gauge):
     @client.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(PLAN, key=TENANT))
     async def f(ctx):
-        await work(ctx.event.data["tenant"])
+        await gauge.at_work(ctx.event.data["tenant"])
 
     async with engines(client) as engine:
         ids = await engine.send([*orders(6, tenant="a", plan="free"), *orders(6, tenant="b")])
-        await work.reaches("a", 2)
-        await work.reaches("b", 2)
+        await gauge.reaches("a", 2)
+        await gauge.reaches("b", 2)
         ids += await engine.send(orders(1, tenant="a", plan="pro"))
-        await work.reaches("a", 4)
-        await work.reaches("b", 2)
+        await gauge.reaches("a", 4)
+        await gauge.reaches("b", 2)
         # Downgraded: who began goes on, nobody begins before there are less than two.
         ids += await engine.send(orders(1, tenant="a", plan="free"))
         await engine.event(ids[-1])
-        work.open.set()
-        await until(lambda: work.now["a"] <= 2)
-        work.most.clear()
+        gauge.open.set()
+        await until(lambda: gauge.now["a"] <= 2)
+        gauge.most.clear()
         await completed(engine, ids)
-    assert work.most["a"] <= 2
+    assert gauge.most["a"] <= 2
 
 
-async def test_a_limit_without_a_value_stays_and_is_told(client, engines, work):
+async def test_a_limit_without_a_value_stays_and_is_told(client, engines, gauge):
     limit = Concurrency("event.data.most", key=TENANT)
 
     @client.create_function(fn_id="f", trigger=GO, concurrency=limit)
     async def f(ctx):
-        await work(ctx.event.data["tenant"])
+        await gauge.at_work(ctx.event.data["tenant"])
 
     async with engines(client) as engine:
         ids = await engine.send(orders(1, tenant="a", most=3))
@@ -107,10 +51,10 @@ async def test_a_limit_without_a_value_stays_and_is_told(client, engines, work):
         bad = await engine.send(orders(2, tenant="a", most="many"))
         ids += await engine.send(orders(3, tenant="b", most=-1))
         off = await engine.send(orders(3, tenant="b", most=False))
-        await work.reaches("a", 3)
+        await gauge.reaches("a", 3)
         # One by its limit, and those that have none.
-        await work.reaches("b", 1 + 3)
-        work.open.set()
+        await gauge.reaches("b", 1 + 3)
+        gauge.open.set()
         runs = await completed(engine, [*bad, *ids, *off])
         assert runs[0].warnings == (
             "concurrency: limit='event.data.most' is 'many' here, no whole number from 0 to 1,000,000,000",
@@ -121,88 +65,72 @@ async def test_a_limit_without_a_value_stays_and_is_told(client, engines, work):
         labels = {"app": "shop", "function": "f", "option": "concurrency"}
         metrics = engine.coordinator.metrics.registry
         assert metrics.get_sample_value("stepwell_flow_key_errors_total", labels) == 2 + 2 + 3
-    assert work.most["a"] == 3
+    assert gauge.most["a"] == 3
 
 
-async def test_none_for_some(client, engines, work):
+async def test_none_for_some(client, engines, gauge):
     limit = Concurrency("event.data.plan == 'team' ? 0 : 1", key=TENANT, level="run")
 
     @client.create_function(fn_id="f", trigger=GO, concurrency=limit)
     async def f(ctx):
-        await work(ctx.event.data["tenant"])
+        await gauge.at_work(ctx.event.data["tenant"])
 
     async with engines(client) as engine:
         ids = await engine.send(orders(5, tenant="a", plan="solo"))
-        await work.reaches("a", 1)
+        await gauge.reaches("a", 1)
         ids += await engine.send(orders(2, tenant="a", plan="team"))
-        await work.reaches("a", 7)
-        work.open.set()
+        await gauge.reaches("a", 7)
+        gauge.open.set()
         await completed(engine, ids)
 
 
-@asynccontextmanager
-async def registered_again(engine, client, shards):
-    """A deploy: another worker, with what `client` says now."""
-    how = {"namespace": engine.namespace, "shards": shards, "clock": engine.clock}
-    async with client.bound(redis_url=engine.url, **how):
-        worker = Worker([client], url=engine.url, concurrency=100, **how)
-        await worker.start()
-        try:
-            yield
-        finally:
-            await worker.stop()
-
-
-async def test_a_deploy_from_a_number_to_an_expression_and_back(engines, work):
+async def test_a_deploy_from_a_number_to_an_expression_and_back(engines, gauge):
     def app(limit):
         made = Client(app_id="shop")
 
         @made.create_function(fn_id="f", trigger=GO, concurrency=Concurrency(limit, key=TENANT))
         async def f(ctx):
-            await work("f")
+            await gauge.at_work("f")
 
         return made
 
-    shards = engines.keywords["shards"]
     async with engines(app(3)) as engine:
         ids = await engine.send(orders(12))
-        await work.reaches("f", 3)
-        async with registered_again(engine, app("event.data.most"), shards):
+        await gauge.reaches("f", 3)
+        async with registered_again(engine, app("event.data.most")):
             # What waits was queued under the number, and keeps it until an event says otherwise.
-            await work.reaches("f", 3)
+            await gauge.reaches("f", 3)
             ids += await engine.send(orders(1, most=5))
-            await work.reaches("f", 5)
-            async with registered_again(engine, app(7), shards):
-                await work.reaches("f", 7)
-                work.open.set()
+            await gauge.reaches("f", 5)
+            async with registered_again(engine, app(7)):
+                await gauge.reaches("f", 7)
+                gauge.open.set()
                 await completed(engine, ids)
 
 
 @pytest.mark.parametrize("scope", ["env", "account"])
-async def test_a_limit_shared_by_functions(client, engines, work, scope):
+async def test_a_limit_shared_by_functions(client, engines, gauge, scope):
     shared = Concurrency("event.data.most", key="'printer'", scope=scope)
 
     def define(name):
         @client.create_function(fn_id=name, trigger=GO, concurrency=shared)
         async def f(ctx):
-            await work("printer")
+            await gauge.at_work("printer")
 
     for name in ("one", "two", "three", "four"):
         define(name)
     async with engines(client) as engine:
         ids = await engine.send(orders(4, most=3))
-        await work.reaches("printer", 3)
+        await gauge.reaches("printer", 3)
         ids += await engine.send(orders(1, most=6))
-        await work.reaches("printer", 6)
+        await gauge.reaches("printer", 6)
         ids += await engine.send(orders(1, most=2))
-        await engine_took(engine, ids)
-        work.open.set()
-        await until(lambda: work.now["printer"] <= 2)
-        work.most.clear()
-        await engine.settle(patience=30)
-        runs = await engine.runs()
-        assert Counter(run.status for run in runs) == {RunStatus.COMPLETED: 24}
-    assert work.most["printer"] <= 2
+        await handled(engine, ids)
+        gauge.open.set()
+        await until(lambda: gauge.now["printer"] <= 2)
+        gauge.most.clear()
+        await all_completed(engine, 24)
+    assert gauge.most["printer"] <= 2
 
 
 async def test_a_throttle_by_plan(client, engines):

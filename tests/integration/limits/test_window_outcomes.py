@@ -4,25 +4,18 @@ import asyncio
 
 import pytest
 
-from stepwell import Batch, Client, Context, Debounce, Event, RateLimit, TriggerEvent
+from stepwell import Batch, Debounce, Event, RateLimit, TriggerEvent
 from stepwell.errors import RunNotStartedError
 from tests.support.orders import EVENT, order, outcomes
+from tests.support.windows import counting
 
 pytestmark = pytest.mark.anyio
 
-GO = TriggerEvent("t/go")
 WINDOWS = pytest.mark.parametrize(
     "options",
     [{"debounce": Debounce("2m", collect=True)}, {"batch_events": Batch(5, timeout="2m")}],
     ids=["debounce", "batch"],
 )
-
-
-def counting(client: Client, **options: object) -> None:
-    async def f(ctx: Context) -> int:
-        return len(ctx.events)
-
-    client.create_function(fn_id="f", trigger=GO, **options)(f)  # type: ignore[arg-type]  # any option
 
 
 async def test_a_window_may_be_refused_when_it_ends(client, stepwell_engine):

@@ -4,23 +4,14 @@ import asyncio
 
 import pytest
 
-from stepwell import Batch, Client, Context, Debounce, Event, TriggerEvent
+from stepwell import Batch, Debounce, Event, TriggerEvent
 from stepwell.errors import RunGatheringError, RunNotFoundError, RunNotStartedError, StepError
 from stepwell.ids import function_shard
 from stepwell.testing.engine import EngineError
 from tests.support.orders import EVENT, order, outcomes
+from tests.support.windows import GO, counting
 
 pytestmark = pytest.mark.anyio
-
-GO = TriggerEvent("t/go")
-
-
-def counting(client: Client, **options: object) -> None:
-    async def f(ctx: Context) -> int:
-        return len(ctx.events)
-
-    client.create_function(fn_id="f", trigger=GO, **options)(f)  # type: ignore[arg-type]  # any option
-
 
 WINDOWS = pytest.mark.parametrize(
     ("options", "what"),

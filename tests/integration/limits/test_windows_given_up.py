@@ -16,11 +16,10 @@ from stepwell import (
     TriggerEvent,
 )
 from stepwell.errors import RunNotStartedError
-from tests.support.orders import EVENT, order, outcomes
+from tests.support.orders import GO, order, outcomes
 
 pytestmark = pytest.mark.anyio
 
-GO = TriggerEvent(EVENT)
 WINDOWS = pytest.mark.parametrize(
     "options",
     [

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -19,16 +19,10 @@ LEASES = KEYS.build("leases")
 LIMIT = 20.0
 
 
-@pytest.fixture(scope="module")
-def process() -> Iterator[EmbeddedServer]:
-    with EmbeddedServer() as server:
-        yield server
-
-
 @pytest.fixture
-def server(process: EmbeddedServer) -> EmbeddedServer:
-    process.command("FLUSHALL")
-    return process
+def server(server: EmbeddedServer) -> EmbeddedServer:
+    server.command("FLUSHALL")
+    return server
 
 
 def lease(server: EmbeddedServer, token: str, run: str = RUN) -> None:
