@@ -255,11 +255,11 @@ def _check_ended(
 
 
 def _check_cancels(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
-    """Each registration `cn:<i>` is in the index of waits, as step `!<i>`; flag c takes them out again."""
+    """Each registration `cn:<i>` is in the index of waits, as step `!<i>`; flag c<n> takes them out again."""
     found = {name[3:]: raw for name, raw in fields.items() if name.startswith(b"cn:")}
     if b"hd" in fields and not (found and fields[b"st"] == b"q" and fields.get(b"rs") == b"d"):
         at.add("held", run, f"held for its cancels, but rs is {fields.get(b'rs')!r}")
-    if bool(found) != (b"c" in fields.get(b"fx", b"")):
+    if int(fields.get(b"fx", b"").partition(b"c")[2] or 0) != len(found):
         at.add("cancel", run, f"fx is {fields.get(b'fx')!r}, registrations are {sorted(found)}")
     for number, raw in found.items():
         _since, _until, name, prefix, path, _details = luapack.read(raw)

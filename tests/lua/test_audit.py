@@ -135,7 +135,7 @@ async def test_cancel_registrations(shard: Shard) -> None:
     run = await watched(shard)
     await shard.do("HSET", "run", "fx", "t", params=(run,))
     assert await rules(shard) == ["cancel"]
-    await shard.do("HSET", "run", "fx", "ct", params=(run,))
+    await shard.do("HSET", "run", "fx", "tc1", params=(run,))
     await shard.do("ZREM", "waits", f"~p\0key{run}:!0", params=("app/stop",))
     assert await rules(shard) == ["cancel"]
     await shard.do("HDEL", "run", "cn:0", params=(run,))

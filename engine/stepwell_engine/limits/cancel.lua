@@ -77,14 +77,15 @@ local function register_cancels(run, cancels, accepted, put)
 end
 
 -- Gathered (lib/gather.lua).
-local function release_cancels(run)
-  local key = k_run(run)
-  for i, record in ipairs(redis.call('HMGET', key, 'cn:0', 'cn:1', 'cn:2', 'cn:3', 'cn:4')) do
+local function release_cancels(run, n)
+  local key, fields = k_run(run), {}
+  for i = 1, n do fields[i] = 'cn:' .. i - 1 end
+  for i, record in ipairs(redis.call('HMGET', key, unpack(fields))) do
     if record then
       local _, _, name, prefix, path = unpack(cmsgpack.unpack(record))
       zrem_later(k_waits(name), prefix .. run .. ':!' .. i - 1)
       hincr_later(k_wait_paths(name), path, -1)
     end
   end
-  redis.call('HDEL', key, 'hd', 'cn:0', 'cn:1', 'cn:2', 'cn:3', 'cn:4')
+  redis.call('HDEL', key, 'hd', unpack(fields))
 end

@@ -18,7 +18,7 @@ local function start(c)
     more[#more + 1] = name
     more[#more + 1] = value
   end
-  if flow.fx then put('fx', flow.fx) end
+  if flow.fx then put('fx', flow.cn and flow.fx .. #flow.cn or flow.fx) end
   if flow.wn then put('wn', flow.wn) end
   if flow.lm then put('lm', flow.lm) end
   if lock then put('sg', lock[1]) end

@@ -54,15 +54,13 @@ local function visit(fn, key, time, turn, take)
     if take(items[i], false) then pass(gates, items[i], string.sub(items[i], 1, 26), false) end
   end
   if got < room and not starts_parked(fn, key, gates) then
-    -- A gate of starts is asked, and parked at, only if there are any.
-    local some = not gates.starts or redis.call('EXISTS', k_starts(fn, key)) == 1
-    local more, closed = 0, nil
-    if some then more, closed = capacity(gates, room - got, true) end
-    if closed then
-      park(fn, key, closed, 's')
-    elseif more > 0 then
+    local more, closed = capacity(gates, room - got, true)
+    if not closed then
       local taken = take_starts(fn, key, gates, more, take)
       got, starts = got + taken, taken == more
+    elseif redis.call('EXISTS', k_starts(fn, key)) == 1 then
+      -- Only if there are any do starts park.
+      park(fn, key, closed, 's')
     else
       starts = false
     end
