@@ -5,16 +5,21 @@
 -- Returns {time chars of the ids, {id of the first event for a duplicate, else ''}...}; error FULL when the stream is at its length.
 --- include time, ulid
 local seed, count = ARGV[2], tonumber(ARGV[6])
-local remembered = redis.call('GET', k_send(seed))
-if remembered then return cmsgpack.unpack(remembered) end
-
-local length = redis.call('XLEN', k_events())
-if length + count > tonumber(ARGV[4]) then
-  return redis.error_reply('FULL ' .. length)
+local stamp, at = ulid_time(NOW), digits(NOW_US)
+local reply, own = { stamp }, false
+for i = 1, count do
+  reply[i + 1] = ''
+  own = own or ARGV[5 + i * 6] ~= ''
 end
 
-local stamp, at = ulid_time(NOW), digits(NOW_US)
-local reply = { stamp }
+-- Without ids of the senders' own the reply is known by now: it is remembered by the write that asks whether there is one already.
+local length = redis.call('XLEN', k_events())
+local full = length + count > tonumber(ARGV[4])
+local new = not own and not full and redis.call('SET', k_send(seed), cmsgpack.pack(reply), 'NX', 'PX', ARGV[3])
+local remembered = not new and redis.call('GET', k_send(seed))
+if remembered then return cmsgpack.unpack(remembered) end
+if full then return redis.error_reply('FULL ' .. length) end
+
 local horizon = tonumber(ARGV[5])
 for i = 0, count - 1 do
   local o = 6 + i * 6
@@ -36,5 +41,5 @@ for i = 0, count - 1 do
   end
   reply[i + 2] = first
 end
-redis.call('SET', k_send(seed), cmsgpack.pack(reply), 'PX', ARGV[3])
+if own then redis.call('SET', k_send(seed), cmsgpack.pack(reply), 'PX', ARGV[3]) end
 return reply

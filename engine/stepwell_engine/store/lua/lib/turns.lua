@@ -1,12 +1,12 @@
 -- Bells, and indexes by virtual time.
 -- One ring at most waits in a bell: whoever takes it and leaves work behind rings again (lease.lua), so a burst wakes a chain of
--- idle workers and a busy system pays nothing.
+-- idle workers and a busy system pays little. (Not asked first whether one waits: mostly somebody idle takes it at once.)
 local RUNG = {}
 local function ring(lane)
   if RUNG[lane] then return end
   RUNG[lane] = true
   local bell = k_bell(lane)
-  if redis.call('LLEN', bell) == 0 then redis.call('RPUSH', bell, '1') end
+  if redis.call('RPUSH', bell, '1') > 1 then redis.call('LPOP', bell) end
 end
 
 -- A newcomer's tag is one turn after the head's: ahead of nobody already waiting for longer, and never behind a hot key's tail. `first`: the tag
