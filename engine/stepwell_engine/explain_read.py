@@ -14,7 +14,7 @@ from stepwell_engine.directory import Directory, Registered
 from stepwell_engine.explain import at, count, subject, tell, text_of
 from stepwell_engine.explain_facts import Facts, Gate, Holder, Place, Service
 from stepwell_engine.limits.concurrency import Concurrency
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 from stepwell_engine.limits.limit import read_said
 from stepwell_engine.limits.throttle import Throttle, interval_us
 from stepwell_engine.loop import time_ms
@@ -181,20 +181,21 @@ class _Look:
         if event is None or self._function is None:
             return None
         keys = EventKeys(self._function.number, event.to_dict, self._now)
+        key = self._configured(kind, place)
+        if key is None or key.expression is None or keys.identity(key) != identity:
+            return None
+        value = keys.value(key.expression)
+        return key.expression.text, "null" if value is None else text_of(value)
+
+    def _configured(self, kind: str, place: str) -> Key | None:
+        """The key of a gate as the function's config has it."""
         if kind == "t":
             throttle = Throttle.read(self._config)
-            key, known = (throttle.key, throttle.identity(keys)) if throttle else (None, None)
-        elif kind in "cCrR" and kind:
+            return throttle.key if throttle else None
+        if kind and kind in "cCrR":
             entries = Concurrency.read(self._config)
-            if int(place) >= len(entries):
-                return None
-            key, known = entries[int(place)].key, entries[int(place)].identity(int(place), keys)
-        else:
-            return None
-        if key is None or known != identity:
-            return None
-        value = keys.value("key", key)
-        return key, "null" if value is None else text_of(value)
+            return entries[int(place)].key if int(place) < len(entries) else None
+        return None
 
     async def _gate(self, text: str) -> Gate:
         kind, place, identity = text[:1] or "c", text[1:2], text[2:]

@@ -1,16 +1,14 @@
 """What one event comes to: an outcome for each function that wants it, as the record that fixes them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, cast
-
-import msgpack
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from stepwell.ids import run_entropy
 from stepwell.serde.values import unpack
 from stepwell_engine.entries import INVOKED, SKIPPED_EVENT, Entry, future_ts
 from stepwell_engine.limits.admission import Admission, Asked
 from stepwell_engine.limits.event_keys import KeyFault
+from stepwell_engine.packer import Packer
 from stepwell_engine.registry import Registry
 from stepwell_engine.store.transitions import NewRun
 from stepwell_engine.triggers import STARTED, RegisteredFunction, Route
@@ -26,8 +24,8 @@ _LONG_MS: Final = 3_600_000  # against the two days that every outcome can be lo
 _SILENT: Final = frozenset({"inngest/function.finished", "inngest/function.failed", SKIPPED_EVENT})
 
 
-# Records hold nothing that needs the checks of `serde.pack`, and one is written for every event.
-_pack = cast("Callable[[Any], bytes]", cast("Any", msgpack).packb)
+# Records hold nothing that needs the checks of `serde.pack`, and one is written for nearly every event.
+_packer: Final = Packer()
 
 
 class Outcome(NamedTuple):
@@ -70,33 +68,38 @@ class Work:
         self.target = app, fn
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """The outcomes of one event, and what `fanout` needs to bring them about."""
+    """The outcomes of one event, and what `fanout` needs to bring them about.
 
-    work: Work
-    rows: Sequence[Outcome]
+    `local`: all its runs live on the event's own shard. `faults`: keys of flow control that had no value. `keep_ms`: how much later
+    than at once an outcome may be decided; 0 unless that is long (a window of days).
+    """
 
-    @property
-    def local(self) -> bool:
-        """Whether all its runs live on the event's own shard."""
-        return all(row.shard == self.work.shard for row in self.rows if row.run)
+    __slots__ = ("_asked", "_certain", "faults", "keep_ms", "local", "rows", "work")
+
+    def __init__(self, work: Work, rows: Sequence[Outcome]) -> None:
+        self.work = work
+        self.rows = rows
+        self.local = True
+        self.faults: list[tuple[Outcome, KeyFault]] = []
+        self._asked = self._certain = False
+        longest = 0
+        for row in rows:
+            ask = row.ask
+            if row.run:
+                self.local = self.local and row.shard == work.shard
+                self._certain = self._certain or ask.certain
+            if ask.flow:
+                self._asked = True
+            if ask.faults:
+                self.faults += [(row, fault) for fault in ask.faults]
+            longest = max(longest, ask.keep_ms)
+        self.keep_ms = longest if longest > _LONG_MS else 0
 
     @property
     def targets(self) -> set[int]:
         """The shards its runs live on."""
         return {row.shard for row in self.rows if row.run}
-
-    @property
-    def keep_ms(self) -> int:
-        """How much later than at once an outcome may be decided; 0 unless that is long (a window of days)."""
-        longest = max((row.ask.keep_ms for row in self.rows), default=0)
-        return longest if longest > _LONG_MS else 0
-
-    @property
-    def faults(self) -> Iterator[tuple[Outcome, KeyFault]]:
-        """Keys of flow control that had no value."""
-        return ((row, fault) for row in self.rows for fault in row.ask.faults)
 
     def record(self, *, whole: bool = False) -> bytes:
         """The event record; it holds the event itself unless a run surely does. `whole`: with what `under` needs.
@@ -110,11 +113,11 @@ class Plan:
             "shard": self.work.shard,
             "plan": [(*row[:5], *row.ask[:3]) if whole else row[:5] for row in self.rows],
         }
-        if not any(row.run and row.ask.certain for row in self.rows):
+        if not self._certain:
             record["event"] = entry.data
-        if not whole and any(row.ask.flow for row in self.rows):
+        if self._asked and not whole:
             record["handled"] = True
-        return _pack(record)
+        return _packer.pack(record)
 
     def runs(self, shard: int) -> list[NewRun]:
         """The runs to create on that shard."""
@@ -124,14 +127,15 @@ class Plan:
         start = future_ts(entry.data, work.route.name_bytes)
         blob = entry.blob
         silent = entry.name in _SILENT
+        order = entry.order
         return [
             NewRun(
-                row.run, row.number, row.app, blob, start if start > created else 0, created, silent,
-                work.parent if (row.app, row.fn) == work.target else "",
-                row.ask.key, row.ask.flow, entry.order,
+                run, number, app, blob, start if start > created else 0, created, silent,
+                work.parent if (app, fn) == work.target else "",
+                ask.key, ask.flow, order,
             )
-            for row in self.rows
-            if row.run and row.shard == shard
+            for app, fn, _, run, home, number, ask in self.rows
+            if run and home == shard
         ]  # fmt: skip
 
     def under(self, held: bytes, registry: Registry) -> "Plan | None":
@@ -215,9 +219,9 @@ def start_row(function: RegisteredFunction, work: Work, stamp: str, now_ms: int)
         work.fields,
         future_ts(entry.data, work.route.name_bytes) or entry.us // 1000,
         now_ms,
-        invoked=entry.kind == INVOKED and (app, fn) == work.target,
-        quiet=entry.name == SKIPPED_EVENT,
-        us=entry.us,
+        entry.kind == INVOKED and (app, fn) == work.target,
+        entry.name == SKIPPED_EVENT,
+        entry.us,
     )
     ask = function.flow.admission(function, asked)
     return Outcome(app, fn, STARTED, run, shard, function.number, ask)
@@ -225,7 +229,7 @@ def start_row(function: RegisteredFunction, work: Work, stamp: str, now_ms: int)
 
 def error_record(entry: Entry, home: int, why: str) -> bytes:
     """The record of an event that can't be handled."""
-    return _pack(
+    return _packer.pack(
         {
             "name": entry.name,
             "ts": entry.us // 1000,

@@ -4,10 +4,10 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from stepwell_engine.expressions.nodes import Binary, Literal, Logic, Node, path_of
-from stepwell_engine.expressions.values import FaultError, is_list, is_map, plain
+from stepwell_engine.expressions.values import PLAIN, FaultError, is_list, is_map, plain
 
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
@@ -63,11 +63,12 @@ def lookup(path: str, event: Mapping[str, Any]) -> Any:
     """
     value: Any = event
     for key in path.split("."):
-        value = plain(value)
+        if type(value) not in PLAIN:
+            value = plain(value)
         if not is_map(value):
             return None
         value = value.get(key)
-    return plain(value)
+    return value if type(value) in PLAIN else plain(value)
 
 
 def index_key(value: object) -> bytes | None:
@@ -81,9 +82,10 @@ def index_key(value: object) -> bytes | None:
 
 def canonical(value: object) -> bytes | None:
     """A value as bytes, the same for equal values. None for what equals nothing: null and NaN. Raises FaultError."""
-    kind = type(value)
-    if kind is str or kind is int:  # what nearly every key is
-        return f"n{value};".encode() if kind is int else _text(cast("str", value))
+    if type(value) is str:  # what nearly every key is
+        return _text(value)
+    if type(value) is int:
+        return b"n%d;" % value
     if value is None:
         return None
     encoded = bytearray()

@@ -8,14 +8,15 @@ from typing import Any, Final
 from stepwell.errors import ExpressionError
 from stepwell_engine.expressions.closures import Closure, build
 from stepwell_engine.expressions.functions import FUNCTIONS
-from stepwell_engine.expressions.index import Equality, equalities, index_key, lookup
+from stepwell_engine.expressions.index import Equality, canonical, equalities, lookup
 from stepwell_engine.expressions.nodes import Call, Name, Node, walk
-from stepwell_engine.expressions.values import DeferError, FaultError, result_of
+from stepwell_engine.expressions.values import ATOMS, DeferError, FaultError, deep_plain
 
 Event = Mapping[str, Any]
 
 VARIABLES: Final = ("event", "async")
 _CACHED: Final = 4096
+_TOO_DEEP: Final = "the event is nested too deeply"
 _PATH: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -55,28 +56,43 @@ class Program:
         Raises ExpressionError when there is none (`"a" < 1`), ValueError when the expression asks
         for the time and `now_ms` (Unix milliseconds) is not given.
         """
+        if self._run is None:
+            return self.evaluate_reference(event, async_, now_ms=now_ms)
+        if self.uses_now:
+            self._check_clock(now_ms)
         try:
-            return self._value(event, async_, now_ms)
+            value = self._run([event, async_, now_ms, *self._frame])
+            return value if type(value) in ATOMS else deep_plain(value)
+        except DeferError:
+            return self.evaluate_reference(event, async_, now_ms=now_ms)
         except FaultError as fault:
             raise self._error(fault) from None
+        except RecursionError:
+            raise self._error(_TOO_DEEP) from None
 
     def matches(
         self, event: Event | None, async_: Event | None = None, *, now_ms: int | None = None
     ) -> bool:
         """Whether the value is exactly true; an expression without a value matches nothing."""
         try:
-            return self._value(event, async_, now_ms) is True
-        except FaultError:
+            return self.evaluate(event, async_, now_ms=now_ms) is True
+        except ExpressionError:
             return False
 
     def evaluate_reference(
         self, event: Event | None, async_: Event | None = None, *, now_ms: int | None = None
     ) -> Any:
         """`evaluate` by the evaluator of record, with which the closures must agree."""
+        from stepwell_engine.expressions import reference
+
+        if self.uses_now:
+            self._check_clock(now_ms)
         try:
-            return self._reference(event, async_, now_ms)
+            return reference.evaluate(self.text, event, async_, now_ms)
         except FaultError as fault:
             raise self._error(fault) from None
+        except RecursionError:
+            raise self._error(_TOO_DEEP) from None
 
     def equalities(self) -> tuple[Equality, ...]:
         """The top-level conjuncts that an index can answer; `residual` tells if there is more."""
@@ -93,38 +109,18 @@ class Program:
             path = equality.event_path
             try:
                 value = equality.literal if path is None else lookup(path, event)
-                if index_key(value) is None:
+                if canonical(value) is None:
                     return None
             except FaultError:
                 return None
             bound.append((equality.async_path, value))
         return tuple(bound)
 
-    def _value(self, event: Event | None, async_: Event | None, now_ms: int | None) -> Any:
-        if self._run is None:
-            return self._reference(event, async_, now_ms)
-        self._check_clock(now_ms)
-        try:
-            return result_of(self._run([event, async_, now_ms, *self._frame]))
-        except DeferError:
-            return self._reference(event, async_, now_ms)
-        except RecursionError:
-            raise FaultError("the event is nested too deeply") from None
-
-    def _reference(self, event: Event | None, async_: Event | None, now_ms: int | None) -> Any:
-        from stepwell_engine.expressions import reference
-
-        self._check_clock(now_ms)
-        try:
-            return reference.evaluate(self.text, event, async_, now_ms)
-        except RecursionError:
-            raise FaultError("the event is nested too deeply") from None
-
     def _check_clock(self, now_ms: int | None) -> None:
-        if self.uses_now and now_ms is None:
+        if now_ms is None:
             raise ValueError(f"{self.text!r} uses the time: pass now_ms=clock.now_ms()")
 
-    def _error(self, fault: FaultError) -> ExpressionError:
+    def _error(self, fault: FaultError | str) -> ExpressionError:
         return ExpressionError(f"expression {self.text!r} has no value here: {fault}")
 
 

@@ -5,14 +5,9 @@ when they have none of this: their runs take the short way through fanout.lua.
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-import msgpack
-
-from stepwell.errors import ExpressionError
-from stepwell_engine.expressions import compile  # noqa: A004
 from stepwell_engine.limits.batch import Batch
 from stepwell_engine.limits.cancel import Cancels
 from stepwell_engine.limits.debounce import Debounce
@@ -23,17 +18,16 @@ from stepwell_engine.limits.priority import Priority
 from stepwell_engine.limits.rate_limit import RateLimit
 from stepwell_engine.limits.singleton import Singleton
 from stepwell_engine.limits.timeouts import Timeouts
+from stepwell_engine.packer import Packer
 
 if TYPE_CHECKING:
     from stepwell_engine.triggers import RegisteredFunction
 
 _LONGEST_MS: Final = 604_800_000  # as in limits/window.lua
 _WARNINGS: Final = 500  # characters of warnings that a run keeps
-_KEYED: Final = ("throttle", "rate_limit", "debounce", "batch", "singleton")
-_RUN_LEVEL: Final = frozenset("rRs")
-"""Gates held for the whole run."""
 
-_packb = cast("Callable[..., bytes]", cast("Any", msgpack).packb)
+# Lua's cmsgpack knows no type for bytes.
+_packer: Final = Packer(use_bin_type=False)
 
 
 class Asked(NamedTuple):
@@ -64,17 +58,7 @@ class Admission(NamedTuple):
     """how much later than at once its outcome may be decided, when a window takes the event"""
 
 
-def _compile_keys(config: Mapping[str, Any]) -> None:
-    """The first expression of a process takes some tenths of a second, for the grammar: not in the way of an event."""
-    options: list[Any] = [config.get(name) for name in _KEYED]
-    entries = [*options, *(config.get("concurrency") or ())]
-    texts = [config.get("idempotency"), config.get("priority")]
-    texts += [entry.get(name) for entry in entries if entry for name in ("limit", "key", "weight")]
-    for text in texts:
-        if isinstance(text, str):
-            # One that is bad says so with each event.
-            with suppress(ExpressionError):
-                compile(text, variables=("event",))
+_NO_QUEUE: Final = Queue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +83,6 @@ class Flow:
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
         """The options in a function's config; None when it has none. Raises ValueError, TypeError, KeyError for unreadable ones."""
-        _compile_keys(config)
         singleton = Singleton.read(config)
         gated = bool(config.get("concurrency") or config.get("throttle"))
         flow = cls(
@@ -129,30 +112,29 @@ class Flow:
     def admission(self, function: "RegisteredFunction", asked: Asked) -> Admission:
         """What to ask for this function's run of an event."""
         keys = EventKeys(function.number, asked.fields, asked.now_ms)
-        wanted: dict[str, Any] = {
-            "id": self.idempotency and self.idempotency.admit(keys),
-            "db": self.debounce and self.debounce.admit(keys),
-            "bt": self.batch and self.batch.admit(keys),
-            "rl": self.rate_limit and self.rate_limit.admit(keys),
-            "sg": self.singleton and self.singleton.admit(keys),
+        options = (
+            ("id", self.idempotency), ("db", self.debounce), ("bt", self.batch), ("rl", self.rate_limit), ("sg", self.singleton),
+        )  # fmt: skip
+        flow: dict[str, Any] = {
+            name: wanted
+            for name, option in options
+            if option is not None and (wanted := option.admit(keys)) is not None
         }
-        flow: dict[str, Any] = {name: value for name, value in wanted.items() if value}
         certain = not flow
-        queue = self.gates.queue(keys, wanted["sg"]) if self.gated else Queue("")
+        lock = flow.get("sg")
+        queue = self.gates.queue(keys, lock) if self.gated else _NO_QUEUE
         if queue.limits:
             flow["lm"] = f"{asked.us} {queue.limits}"
-        if ahead := self.priority.ahead_ms(keys) if self.priority else 0:
+        if self.priority and (ahead := self.priority.ahead_ms(keys)):
             flow["pr"] = ahead
-        undo = ""
-        if "sg" in flow or any(gate[0] in _RUN_LEVEL for gate in queue.key.split(",") if gate):
-            undo = "g"
+        undo = "g" if lock or queue.run_level else ""
         if self.timeouts:
             flow["to"] = self.timeouts.admit()
             undo += "t"
         if self.cancels and (cancels := self.cancels.admit(keys, asked.fields)):
             flow["cn"] = cancels
             undo += "c"
-        if "cn" in flow or (wanted["sg"] and wanted["sg"][1] == "cancel"):
+        if "cn" in flow or (lock and lock[1] == "cancel"):
             flow["us"] = asked.us
         if undo:
             flow["fx"] = undo
@@ -163,7 +145,8 @@ class Flow:
         flow["ts"] = asked.ts
         if keep := self._keep_ms(flow):
             flow["us"] = asked.us
-        flow |= {name: "1" for name, on in (("v", asked.invoked), ("q", asked.quiet)) if on}
-        # Lua's cmsgpack knows no type for bytes.
-        packed = _packb(flow, use_bin_type=False)
-        return Admission(queue.key, packed, certain, tuple(keys.faults), keep)
+        if asked.invoked:
+            flow["v"] = "1"
+        if asked.quiet:
+            flow["q"] = "1"
+        return Admission(queue.key, _packer.pack(flow), certain, tuple(keys.faults), keep)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Expression, Key
 
 OPTION = "batch"
 _WRITTEN: Final = "batch_events"  # as users know it
@@ -21,8 +21,8 @@ class Batch:
 
     max_size: int
     timeout_ms: int
-    key: str | None
-    if_exp: str | None
+    key: Key
+    if_exp: Expression | None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
@@ -31,11 +31,14 @@ class Batch:
         if found is None:
             return None
         timeout = int(found.get("timeout") or _TIMEOUT_MS)
-        return cls(int(found["max_size"]), timeout, found.get("key"), found.get("if"))
+        key = Key.read(_WRITTEN, found.get("key"), null=True)
+        text = found.get("if")
+        if_exp = None if text is None else Expression.read(_WRITTEN, text)
+        return cls(int(found["max_size"]), timeout, key, if_exp)
 
     def admit(self, keys: EventKeys) -> list[Any] | None:
         """What admit.lua needs of it; None when this event runs alone."""
-        if self.if_exp is not None and keys.value(_WRITTEN, self.if_exp) is not True:
+        if self.if_exp is not None and keys.value(self.if_exp) is not True:
             return None
-        identity = keys.identity(_WRITTEN, self.key, null=True)
+        identity = keys.identity(self.key)
         return None if identity is None else [identity, self.max_size, self.timeout_ms]

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
-from stepwell.errors import ExpressionError
 from stepwell.serde.values import pack, unpack
 from stepwell_engine import luapack
-from stepwell_engine.expressions import compile, index_key  # noqa: A004
+from stepwell_engine.expressions import index_key
+from stepwell_engine.expressions.program import VARIABLES
 from stepwell_engine.expressions.values import FaultError
-from stepwell_engine.limits.event_keys import EventKeys, Fields
+from stepwell_engine.limits.event_keys import EventKeys, Expression, Fields
 from stepwell_engine.views import cancelled_error
 
 OPTION = "cancel"
@@ -34,7 +34,7 @@ class CancelOn:
     """One `Cancel(event, if_exp= | match=, timeout=)`; `timeout_ms` 0 = none."""
 
     event: str
-    expression: str | None
+    expression: Expression | None
     timeout_ms: int
 
     @classmethod
@@ -43,17 +43,18 @@ class CancelOn:
         match = entry.get("match")
         text = entry.get("if") if match is None else f"event.{match} == async.{match}"
         return cls(
-            str(entry["event"]), None if text is None else str(text), int(entry.get("timeout") or 0)
+            str(entry["event"]),
+            None if text is None else Expression.read(OPTION, str(text), variables=VARIABLES),
+            int(entry.get("timeout") or 0),
         )
 
     def bind(self, keys: EventKeys, fields: Callable[[], Fields]) -> list[Any] | None:
         """What limits/cancel.lua registers for a run of this event; None if nothing can match."""
         if self.expression is None:
             return [self.event, PATH_MARK + "\0" + _ANY_VALUE, PATH_MARK, self.timeout_ms, b""]
-        try:
-            program = compile(self.expression)
-        except ExpressionError as error:
-            keys.fault(OPTION, str(error))
+        program = self.expression.program
+        if program is None:
+            keys.fault(OPTION, self.expression.error)
             return None
         bound = program.bind(fields())
         if bound is None:
@@ -70,7 +71,7 @@ class CancelOn:
         if len(bound) > 1:
             details["values"] = [[where, value] for where, value in bound[1:]]
         if program.residual:
-            details |= {"residual": True, "expression": self.expression}
+            details |= {"residual": True, "expression": self.expression.text}
         packed = pack(details) if details else b""
         return [
             self.event, f"{PATH_MARK}{path}\0{key}", PATH_MARK + path, self.timeout_ms, packed,
@@ -102,8 +103,7 @@ class Cancels:
 
     def admit(self, keys: EventKeys, fields: Callable[[], Fields]) -> list[list[Any]]:
         """What admit.lua needs of it: the registrations of a run of this event."""
-        bound = (entry.bind(keys, fields) for entry in self.entries)
-        return [registration for registration in bound if registration is not None]
+        return [bound for each in self.entries if (bound := each.bind(keys, fields)) is not None]
 
 
 class Registration(NamedTuple):

@@ -7,11 +7,10 @@ lets one parked key go on (limits/gates.lua).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
-from stepwell_engine.expressions import short_hash
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Expression, Key
 from stepwell_engine.limits.limit import Limit, limit_for, read_limit
 
 OPTION: Final = "concurrency"
@@ -19,52 +18,41 @@ OPTION: Final = "concurrency"
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """`Concurrency(limit=5, key="event.data.customer")`; limit 0 = none, a string: events give it."""
+    """`Concurrency(limit=5, key="event.data.customer")`; limit 0 = none, an expression: events give it.
+
+    `gate` is the kind and place of its gate (keys.py), `run_level` says that whole runs hold it.
+    """
 
     limit: Limit
-    key: str | None
-    scope: str
-    level: str
-    weight: str | None
+    key: Key
+    weight: Expression | None
+    gate: str
+    run_level: bool
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Sequence[Self]:
         """The entries in a function's config, in their order."""
         found: Sequence[Mapping[str, Any]] = config.get(OPTION) or ()
-        return [
-            cls(
-                read_limit(entry),
-                entry.get("key"),
-                str(entry.get("scope") or "fn"),
-                str(entry.get("level") or "step"),
-                entry.get("weight"),
-            )
-            for entry in found
-        ]
+        return [cls._read(entry, place) for place, entry in enumerate(found)]
 
-    @property
-    def kind(self) -> str:
-        """The letter of its gate."""
-        letter = "r" if self.level == "run" else "c"
-        return letter.upper() if self.shared else letter
-
-    @property
-    def shared(self) -> bool:
-        """Whether functions may have it together."""
-        return self.scope != "fn"
+    @classmethod
+    def _read(cls, entry: Mapping[str, Any], place: int) -> Self:
+        text, weight = entry.get("key"), entry.get("weight")
+        scope, level = str(entry.get("scope") or "fn"), str(entry.get("level") or "step")
+        key = Key.read(OPTION, text, null=True, place=place)
+        kind = "r" if level == "run" else "c"
+        if scope != "fn":
+            # Shared by every function that writes the same text under the same scope.
+            subject = f"{scope}\0{level}\0{text or ''}\0".encode()
+            key, kind = replace(key, subject=subject, shared=True), kind.upper()
+        return cls(
+            read_limit(OPTION, entry),
+            key,
+            None if weight is None else Expression.read(OPTION, weight),
+            f"{kind}{place}",
+            level == "run",
+        )
 
     def limit_for(self, keys: EventKeys) -> int | Literal[False] | None:
         """The limit as an event gives it: False turns the entry off, None is no usable value."""
-        return limit_for(keys, OPTION, self.limit, 0)
-
-    def identity(self, place: int, keys: EventKeys) -> str | None:
-        """The identity of its slots for this event; None when it is off (`false`)."""
-        if not self.shared:
-            return keys.identity(OPTION, self.key, null=True, place=place)
-        # Shared by every function that writes the same text under the same scope.
-        value = keys.encoded(OPTION, self.key, null=True)
-        if value is None:
-            return None
-        return short_hash(
-            f"{self.scope}\0{self.level}\0{self.key or ''}\0".encode() + value
-        ).decode()
+        return limit_for(keys, self.limit, 0)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 
 OPTION = "debounce"
 
@@ -19,7 +19,7 @@ class Debounce:
     """`Debounce(period="5m", key="event.data.user", timeout="1h")`. `timeout_ms` 0 = none."""
 
     period_ms: int
-    key: str | None
+    key: Key
     timeout_ms: int
     collect: bool
 
@@ -29,12 +29,13 @@ class Debounce:
         found: Mapping[str, Any] | None = config.get(OPTION)
         if found is None:
             return None
+        key = Key.read(OPTION, found.get("key"), null=False)
         timeout = found.get("timeout") or 0
-        return cls(int(found["period"]), found.get("key"), int(timeout), bool(found.get("collect")))
+        return cls(int(found["period"]), key, int(timeout), bool(found.get("collect")))
 
     def admit(self, keys: EventKeys) -> list[Any] | None:
         """What admit.lua needs of it; None when it is off for this event."""
-        identity = keys.identity(OPTION, self.key, null=False)
+        identity = keys.identity(self.key)
         if identity is None:
             return None
         return [identity, self.period_ms, self.timeout_ms, self.collect]

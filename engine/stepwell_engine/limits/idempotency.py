@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 
 OPTION = "idempotency"
 
@@ -17,14 +17,14 @@ OPTION = "idempotency"
 class Idempotency:
     """`idempotency="event.data.order"`."""
 
-    key: str
+    key: Key
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
         """The option in a function's config."""
         key = config.get(OPTION)
-        return None if key is None else cls(str(key))
+        return None if key is None else cls(Key.read(OPTION, str(key), null=False))
 
     def admit(self, keys: EventKeys) -> str | None:
         """What admit.lua needs of it; None when it is off for this event."""
-        return keys.identity(OPTION, self.key, null=False)
+        return keys.identity(self.key)

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
-from stepwell_engine.limits.concurrency import OPTION, Concurrency
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.concurrency import Concurrency
+from stepwell_engine.limits.event_keys import EventKeys, Expression
 from stepwell_engine.limits.throttle import Throttle
 
 _LEAST: Final = 0.01
@@ -23,23 +23,27 @@ _MOST: Final = 1000.0
 
 
 class Queue(NamedTuple):
-    """The queue key of a run, '' when it passes no gate, and the limits that its event gives."""
+    """The queue key of a run, '' when it passes no gate, and the limits that its event gives.
 
-    key: str
+    `run_level`: it passes a concurrency gate that whole runs hold.
+    """
+
+    key: str = ""
     limits: str = ""
+    run_level: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
     """The gates of one function's config, read once."""
 
-    entries: Sequence[Concurrency]
-    throttle: Throttle | None
+    options: Sequence[Concurrency | Throttle]
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self:
         """Raises ValueError, TypeError, KeyError for unreadable ones."""
-        return cls(Concurrency.read(config), Throttle.read(config))
+        throttle = Throttle.read(config)
+        return cls([*Concurrency.read(config), *([throttle] if throttle else ())])
 
     def queue(self, keys: EventKeys, lock: list[Any] | None = None) -> Queue:
         """The queue of a run of one event.
@@ -49,22 +53,22 @@ class Gates:
         gates: list[str] = []
         limits: list[str] = []
         weight = ""
-        for place, entry in enumerate(self.entries):
+        run_level = False
+        for option in self.options:
             # With limit 0 too, or a limit that a deploy gives could not reach this run.
-            identity = entry.identity(place, keys)
-            if identity is not None and _bounded(entry, identity, keys, limits):
-                gates.append(f"{entry.kind}{place}{identity}")
-                if entry.weight is not None:
-                    weight = _weight(entry.weight, keys)
-        if self.throttle:
-            identity = self.throttle.identity(keys)
-            if identity is not None and _bounded(self.throttle, identity, keys, limits):
-                gates.append(f"t-{identity}")
+            identity = keys.identity(option.key)
+            if identity is None or not _bounded(option, identity, keys, limits):
+                continue
+            gates.append(option.gate + identity)
+            if option.run_level:
+                run_level = True
+            if option.weight is not None:
+                weight = _weight(option.weight, keys)
         if lock is not None and lock[1] == "cancel":
             gates.append(f"s-{lock[0]}")
         if gates and weight:
             gates.append(weight)
-        return Queue(",".join(gates), " ".join(limits))
+        return Queue(",".join(gates), " ".join(limits), run_level)
 
 
 def _bounded(
@@ -81,12 +85,13 @@ def _bounded(
     return True
 
 
-def _weight(expression: str, keys: EventKeys) -> str:
-    value = keys.value(OPTION, expression)
+def _weight(expression: Expression, keys: EventKeys) -> str:
+    value = keys.value(expression)
     if value is None or value is False:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        keys.fault(OPTION, f"weight={expression!r} is {value!r} here, no number above 0")
+        text = f"weight={expression.text!r} is {value!r} here, no number above 0"
+        keys.fault(expression.option, text)
         return ""
     clipped = min(max(float(value), _LEAST), _MOST)
     return "" if clipped == 1 else f"w{clipped:g}"

@@ -7,33 +7,34 @@ microseconds ('' for concurrency), and what was allowed before the limit became 
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Expression
 
-Limit = int | str
+Limit = int | Expression
 
 MOST: Final = 1_000_000_000
 
 
-def read_limit(config: Mapping[str, Any]) -> Limit:
+def read_limit(option: str, config: Mapping[str, Any]) -> Limit:
     """The limit in an option's config. Raises ValueError, TypeError, KeyError."""
     limit = config["limit"]
-    return limit if isinstance(limit, str) else int(limit)
+    return Expression.read(option, limit) if isinstance(limit, str) else int(limit)
 
 
 def limit_for(
-    keys: EventKeys, option: str, limit: Limit, least: int, most: int = MOST
+    keys: EventKeys, limit: Limit, least: int, most: int = MOST
 ) -> int | Literal[False] | None:
     """The limit as an event gives it: False turns the option off, None (and a fault) is no usable value."""
     if isinstance(limit, int):
         return limit
-    value = keys.value(option, limit)
+    value = keys.value(limit)
     if value is None or value is False:
         return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not int or not least <= value <= most:
         keys.fault(
-            option, f"limit={limit!r} is {value!r} here, no whole number from {least:,} to {most:,}"
+            limit.option,
+            f"limit={limit.text!r} is {value!r} here, no whole number from {least:,} to {most:,}",
         )
         return None
     return value

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.expressions.values import NUMBERS
+from stepwell_engine.limits.event_keys import EventKeys, Expression
 
 OPTION = "priority"
 MOST_S: Final = 43_200
@@ -18,20 +19,20 @@ MOST_S: Final = 43_200
 class Priority:
     """`Priority(run="event.data.plan == 'pro' ? 120 : 0")`."""
 
-    expression: str
+    expression: Expression
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
         """The option in a function's config."""
-        expression = config.get(OPTION)
-        return None if expression is None else cls(str(expression))
+        text = config.get(OPTION)
+        return None if text is None else cls(Expression.read(OPTION, str(text)))
 
     def ahead_ms(self, keys: EventKeys) -> int:
         """By how many ms the run goes ahead of its acceptance; 0 where the expression gives no number."""
-        value = keys.value(OPTION, self.expression)
+        value = keys.value(self.expression)
         if value is None or value is False:
             return 0
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        if type(value) not in NUMBERS or value != value:
             keys.fault(OPTION, f"{value!r} is no number of seconds")
             return 0
         return int(max(-MOST_S, min(MOST_S, value)) * 1000)

@@ -47,7 +47,7 @@ async def _publish(
 
 def _row(function: "RegisteredFunction", shards: int) -> Sequence[Arg]:
     entries = Concurrency.read(function.config)
-    limits: list[Arg] = ["*" if isinstance(e.limit, str) else e.limit or "" for e in entries[:2]]
+    limits: list[Arg] = [e.limit or "" if isinstance(e.limit, int) else "*" for e in entries[:2]]
     limits += [""] * (2 - len(limits))
     throttle = Throttle.read(function.config)
     rate: tuple[Arg, Arg] = ("", "") if throttle is None else (throttle.interval, throttle.burst)

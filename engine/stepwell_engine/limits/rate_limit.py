@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 from stepwell_engine.limits.limit import Limit, limit_for, read_limit
 
 OPTION = "rate_limit"
@@ -24,22 +24,21 @@ class RateLimit:
 
     limit: Limit
     period_ms: int
-    key: str | None
+    key: Key
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
         """The option in a function's config."""
         found: Mapping[str, Any] | None = config.get(OPTION)
-        return (
-            cls(read_limit(found), int(found["period"]), found.get("key"))
-            if found is not None
-            else None
-        )
+        if found is None:
+            return None
+        key = Key.read(OPTION, found.get("key"), null=False)
+        return cls(read_limit(OPTION, found), int(found["period"]), key)
 
     def admit(self, keys: EventKeys) -> list[Any] | None:
         """What admit.lua needs of it; None when it is off for this event."""
-        identity = keys.identity(OPTION, self.key, null=False)
+        identity = keys.identity(self.key)
         if identity is None:
             return None
-        limit = limit_for(keys, OPTION, self.limit, 1, MOST)
+        limit = limit_for(keys, self.limit, 1, MOST)
         return [identity, limit, self.period_ms] if limit else None

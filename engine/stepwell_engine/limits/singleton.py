@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 
 OPTION = "singleton"
 GRACE_MS: Final = 10_000
@@ -22,15 +22,17 @@ class Singleton:
     """`Singleton(mode="skip", key="event.data.user")`."""
 
     mode: str
-    key: str | None
+    key: Key
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
         """The option in a function's config."""
         found: Mapping[str, Any] | None = config.get(OPTION)
-        return None if found is None else cls(str(found["mode"]), found.get("key"))
+        if found is None:
+            return None
+        return cls(str(found["mode"]), Key.read(OPTION, found.get("key"), null=False))
 
     def admit(self, keys: EventKeys) -> list[Any] | None:
         """What admit.lua needs of it; None when it is off for this event."""
-        identity = keys.identity(OPTION, self.key, null=False)
+        identity = keys.identity(self.key)
         return None if identity is None else [identity, self.mode, GRACE_MS]

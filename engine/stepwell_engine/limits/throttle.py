@@ -9,9 +9,9 @@ stay taken, so a window has at most burst + the sum of the times spent under eac
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 from stepwell_engine.limits.limit import Limit, limit_for, read_limit
 
 OPTION: Final = "throttle"
@@ -19,12 +19,16 @@ OPTION: Final = "throttle"
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """`Throttle(limit=10, period="1m", burst=2, key="event.data.user")`."""
+    """`Throttle(limit=10, period="1m", burst=2, key="event.data.user")`. `gate`, `weight`, `run_level` as of `Concurrency`."""
+
+    gate: ClassVar = "t-"
+    weight: ClassVar = None
+    run_level: ClassVar = False
 
     limit: Limit
     period_ms: int
     burst: int
-    key: str | None
+    key: Key
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Self | None:
@@ -33,26 +37,22 @@ class Throttle:
         if found is None:
             return None
         return cls(
-            read_limit(found),
+            read_limit(OPTION, found),
             int(found["period"]),
             int(found.get("burst") or 1),
-            found.get("key"),
+            Key.read(OPTION, found.get("key"), null=True),
         )
 
     @property
     def interval(self) -> int | str:
         """T, the time one start takes from the budget, in microseconds; of a limit that events give what limit.lua makes it of."""
-        if isinstance(self.limit, str):
-            return f"*{self.period_ms * 1000}"
-        return interval_us(self.period_ms * 1000, self.limit)
+        if isinstance(self.limit, int):
+            return interval_us(self.period_ms * 1000, self.limit)
+        return f"*{self.period_ms * 1000}"
 
     def limit_for(self, keys: EventKeys) -> int | Literal[False] | None:
         """The limit as an event gives it: False turns the throttle off, None is no usable value."""
-        return limit_for(keys, OPTION, self.limit, 1)
-
-    def identity(self, keys: EventKeys) -> str | None:
-        """The identity of its budget for this event; None when it is off (`false`)."""
-        return keys.identity(OPTION, self.key, null=True)
+        return limit_for(keys, self.limit, 1)
 
 
 def interval_us(period_us: int, limit: int) -> int:

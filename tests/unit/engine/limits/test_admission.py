@@ -4,7 +4,7 @@ import msgpack
 import pytest
 
 from stepwell_engine.limits.admission import Asked, Flow
-from stepwell_engine.limits.event_keys import EventKeys
+from stepwell_engine.limits.event_keys import EventKeys, Key
 from stepwell_engine.triggers import RegisteredFunction, TriggerIndex
 
 MINUTE = 60_000
@@ -154,9 +154,18 @@ def test_the_event_is_read_only_for_expressions():
 
 def test_an_expression_that_does_not_compile_is_a_bad_key():
     keys = EventKeys("1", lambda: {"data": {}}, 0)
-    assert keys.identity("rate_limit", "event.", null=False) is None
-    assert keys.identity("batch", "event.", null=True) is not None
+    assert keys.identity(Key.read("rate_limit", "event.", null=False)) is None
+    assert keys.identity(Key.read("batch", "event.", null=True)) is not None
     assert [f.option for f in keys.faults] == ["rate_limit", "batch"]
+
+
+def test_an_option_that_does_not_compile_is_a_fault_of_each_event():
+    made = function(
+        idempotency="event.", cancel=[{"event": "stop", "if": "event. ==", "timeout": None}]
+    )
+    first, second = admission(made), admission(made)
+    assert [fault.option for fault in first.faults] == ["idempotency", "cancel"]
+    assert first.faults == second.faults
 
 
 def test_warnings_are_bounded():
