@@ -9,6 +9,7 @@ from stepwell_engine.store.transitions import Arg
 from tests.support.audit import assert_sound
 from tests.support.shard import (
     CANCELLED,
+    STOP,
     WATCHED,
     Shard,
     done,
@@ -18,6 +19,7 @@ from tests.support.shard import (
     sleep,
     step,
     wait,
+    watching,
 )
 
 pytestmark = pytest.mark.anyio
@@ -236,7 +238,7 @@ async def test_an_older_event_is_asked_for_only_if_one_may_count(shard: Shard) -
     await shard.do("DEL", "recent", params=("app/stop",))
 
 
-TWICE = {**WATCHED, "cn": [*WATCHED["cn"], ["app/halt", "~\0", "~", 0, b""]]}
+TWICE = watching(STOP, ("app/halt", "~\0", "~"))
 
 
 async def looks(shard: Shard) -> list[tuple[bytes, dict[str, bytes]]]:

@@ -166,8 +166,14 @@ async def test_an_invoke_that_is_given_up_leaves_the_window_to_others(
 async def test_a_window_with_nobody_else_is_cancelled_with_its_invoke(
     shard: Shard, flow: dict[str, Any]
 ) -> None:
-    rated = {**flow, "v": "1", "rl": ["r", 1, 100_000], "sg": ["s", "cancel", 1_000], "fx": "g"}
-    holder = await shard.create(flow={"sg": ["s", "cancel", 1_000], "fx": "g"})
+    rated = {
+        **flow,
+        "v": "1",
+        "rl": ["r", 1, 100_000],
+        "sg": ["s", "cancel", 1_000],
+        "f": ["fx", "g"],
+    }
+    holder = await shard.create(flow={"sg": ["s", "cancel", 1_000], "f": ["fx", "g"]})
     only = await admit(shard, rated)
     run = await window_run(shard)
     assert await give_up(shard, only) == "k"

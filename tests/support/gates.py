@@ -7,7 +7,7 @@ a run holds its slots from its first lease to its end.
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stepwell.clock import VirtualClock
 from stepwell.serde import pack
@@ -146,7 +146,9 @@ class World:
         run = shard.new_id()
         self.us += 1
         # As admission.py asks for runs that hold a slot from their first lease to their end.
-        flow = {"fx": "g"} if any(g.kind in "rRs" for g in gates_of(key)) else {}
+        flow: dict[str, Any] = (
+            {"f": ["fx", "g"]} if any(g.kind in "rRs" for g in gates_of(key)) else {}
+        )
         parts = key.split(",") if limit is not None else []
         ids = [
             part[2:] for part in parts if part[1] in self.configs[fn].given and part[0] not in "sw"

@@ -9,6 +9,8 @@ import msgpack
 from stepwell.clock import VirtualClock
 from stepwell.ids import run_id, step_key
 from stepwell.serde import pack
+from stepwell_engine.limits.cancel import Registration
+from stepwell_engine.limits.timeouts import Timeouts
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.transitions import Arg, DueReply, Leased, NewEvent, NewRun, Transitions
@@ -17,8 +19,20 @@ CANCELLED = pack({"code": "cancelled", "message": "asked to", "name": "RunCancel
 TIMEOUT = pack({"code": "timeout", "message": "too late", "name": "InvokeTimeoutError"})
 LOST = pack({"code": "lost", "message": "the worker died", "name": "WorkerLostError"})
 HEAD = pack(["sleep", "nap", 0, {}])
-WATCHED = {"fx": "tc", "to": [60_000, 90_000], "cn": [["app/stop", "~p\0key", "~p", 0, b""]]}
-"""Flow control of a run that an event or either timeout cancels."""
+
+
+def watching(*cancels: tuple[str, str, str], us: int = 0) -> dict[str, Any]:
+    """Flow control of a run that is cancelled by events (name, prefix, path) accepted after `us`, and by either timeout."""
+    spans = Timeouts(60_000, 90_000)
+    fields: list[str | bytes] = [*spans.fields, "fx", f"tc{len(cancels)}"]
+    for number, (name, prefix, path) in enumerate(cancels):
+        written = Registration(us + 1, 0, name, prefix.encode(), path, {}).write()
+        fields += (f"cn:{number}", written)
+    return {"to": spans.start_ms, "cn": cancels, "f": fields}
+
+
+STOP = ("app/stop", "~p\0key", "~p")
+WATCHED = watching(STOP)
 
 
 @dataclass

@@ -128,16 +128,21 @@ class Flow:
         if self.priority and (ahead := self.priority.ahead_ms(keys)):
             flow["pr"] = ahead
         undo = "g" if lock or queue.run_level else ""
+        fields: list[str | bytes] = []
         if self.timeouts:
-            flow["to"] = self.timeouts.admit()
+            flow["to"] = self.timeouts.start_ms
+            fields += self.timeouts.fields
             undo += "t"
-        if self.cancels and (cancels := self.cancels.admit(keys, asked.fields)):
-            flow["cn"] = cancels
-            undo += "c"
+        if self.cancels and (cancels := self.cancels.admit(keys, asked.fields, asked.us)):
+            flow["cn"] = [(c.name, c.prefix, c.path) for c in cancels]
+            for number, registration in enumerate(cancels):
+                fields += (f"cn:{number}", registration.write())
+            undo += f"c{len(cancels)}"
         if "cn" in flow or (lock and lock[1] == "cancel"):
             flow["us"] = asked.us
         if undo:
-            flow["fx"] = undo
+            fields += ("fx", undo)
+            flow["f"] = fields
         if keys.faults:
             flow["wn"] = "\n".join(f"{f.option}: {f.text}" for f in keys.faults)[:_WARNINGS]
         if not flow:

@@ -2,7 +2,8 @@
 -- rate limit → singleton → run. A decision is made once for an event and function: it leaves the event's run, or its outcome in
 -- `oc:<event>`. flow is '' for a plain run, else a cmsgpack map:
 --   id idempotency key · db {id, period, timeout, collect} · bt {id, max_size, timeout} · rl {id, limit, period} · sg {id, mode, grace}
---   ts the event's time, ms · us when it was accepted, where that counts · pr ms by which its runs go ahead · fx, wn, lm fields of the run
+--   ts the event's time, ms · us when it was accepted, where that counts · pr ms by which its runs go ahead · to ms in which they must begin
+--   cn registrations (limits/cancel.lua) · wn, lm and, flat, f fields of the run
 --   v '1' for an invoke · q '1': its skip is told to nobody
 --- include limits/debounce, limits/batch
 local function admit(c)
@@ -41,19 +42,18 @@ local function admit_all(at)
   local flows = look_ahead_of(at)
   while ARGV[at] do
     local fn, lane, from, noemit, parent, key = unpack(ARGV, at, at + 5)
-    local g
+    local g = group(fn, lane, from, noemit, parent, key)
+    -- One candidate after the other: none is kept.
+    local c = { fn = fn, lane = lane, start = from, noemit = noemit, parent = parent, key = key, group = g }
     local n = tonumber(ARGV[at + 6])
     for o = at + 7, at + 3 + n * 4, 4 do
-      local run, blob, created = unpack(ARGV, o, o + 2)
-      local flow = flows[o]
-      if flow then
-        admit({
-          fn = fn, lane = lane, start = from, noemit = noemit, parent = parent, key = key, run = run, blob = blob, created = created,
-          flow = flow, ts = flow.ts, event = string.sub(blob, 1, 26),
-        })
-      else
-        g = g or group(fn, lane, from, noemit, parent, key)
-        if create(g, run, blob, created) == 1 then STARTED[#STARTED + 1] = fn end
+      c.run, c.blob, c.created = unpack(ARGV, o, o + 2)
+      c.flow = flows[o]
+      if c.flow then
+        c.ts, c.event = c.flow.ts, string.sub(c.blob, 1, 26)
+        admit(c)
+      elseif create(g, c.run, c.blob, c.created) == 1 then
+        STARTED[#STARTED + 1] = fn
       end
     end
     at = at + 7 + n * 4

@@ -15,7 +15,7 @@ local function newest_event(name)
 end
 
 -- Asks for a look at the events already remembered, one of each cancel that may have any; the entries, nil where none has.
--- cancels: { name, prefix, path, timeout ms (0 = none), details }...; accepted: when the run's event was accepted, us.
+-- cancels: { name, prefix, path }...; accepted: when the run's event was accepted, us.
 local function look_back(run, cancels, accepted)
   local entries = {}
   for i, c in ipairs(cancels) do
@@ -64,15 +64,10 @@ local function let_go(run, entry)
   return 1
 end
 
--- Gives the run's fields to `put`, and registers.
-local function register_cancels(run, cancels, accepted, put)
-  local since = tonumber(accepted) + 1
+local function register_cancels(run, cancels)
   for i, c in ipairs(cancels) do
-    local name, prefix, path, timeout, details = unpack(c)
-    local until_us = timeout > 0 and since + timeout * 1000 or 0
-    put('cn:' .. i - 1, cmsgpack.pack({ since, until_us, name, prefix, path, details }))
-    zadd_later(k_waits(name), '0', prefix .. run .. ':!' .. i - 1)
-    hincr_later(k_wait_paths(name), path, 1)
+    zadd_later(k_waits(c[1]), '0', c[2] .. run .. ':!' .. i - 1)
+    hincr_later(k_wait_paths(c[1]), c[3], 1)
   end
 end
 

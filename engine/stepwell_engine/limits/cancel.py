@@ -15,6 +15,7 @@ from stepwell_engine.expressions import index_key
 from stepwell_engine.expressions.program import VARIABLES
 from stepwell_engine.expressions.values import FaultError
 from stepwell_engine.limits.event_keys import EventKeys, Expression, Fields
+from stepwell_engine.packer import Packer
 from stepwell_engine.views import cancelled_error
 
 OPTION = "cancel"
@@ -27,6 +28,9 @@ GRACE_MS: Final = 10_000
 MAX_SPAN_MS: Final = 604_800_000
 
 _ANY_VALUE: Final = "0" * 16
+
+# Lua's cmsgpack knows no type for bytes.
+_packer: Final = Packer(use_bin_type=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +52,10 @@ class CancelOn:
             int(entry.get("timeout") or 0),
         )
 
-    def bind(self, keys: EventKeys, fields: Callable[[], Fields]) -> list[Any] | None:
-        """What limits/cancel.lua registers for a run of this event; None if nothing can match."""
+    def bind(self, keys: EventKeys, fields: Callable[[], Fields], us: int) -> "Registration | None":
+        """What limits/cancel.lua registers for a run of this event, accepted at `us`; None if nothing can match."""
         if self.expression is None:
-            return [self.event, PATH_MARK + "\0" + _ANY_VALUE, PATH_MARK, self.timeout_ms, b""]
+            return self._registration(us, "", _ANY_VALUE, {})
         program = self.expression.program
         if program is None:
             keys.fault(OPTION, self.expression.error)
@@ -72,10 +76,15 @@ class CancelOn:
             details["values"] = [[where, value] for where, value in bound[1:]]
         if program.residual:
             details |= {"residual": True, "expression": self.expression.text}
-        packed = pack(details) if details else b""
-        return [
-            self.event, f"{PATH_MARK}{path}\0{key}", PATH_MARK + path, self.timeout_ms, packed,
-        ]  # fmt: skip
+        return self._registration(us, path, key, details)
+
+    def _registration(
+        self, us: int, path: str, key: str, details: Mapping[str, Any]
+    ) -> "Registration":
+        since = us + 1
+        until = since + self.timeout_ms * 1000 if self.timeout_ms else 0
+        prefix = f"{PATH_MARK}{path}\0{key}".encode()
+        return Registration(since, until, self.event, prefix, PATH_MARK + path, details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +110,10 @@ class Cancels:
         """The events' names."""
         return frozenset(entry.event for entry in self.entries)
 
-    def admit(self, keys: EventKeys, fields: Callable[[], Fields]) -> list[list[Any]]:
-        """What admit.lua needs of it: the registrations of a run of this event."""
-        return [bound for each in self.entries if (bound := each.bind(keys, fields)) is not None]
+    def admit(self, keys: EventKeys, fields: Callable[[], Fields], us: int) -> "list[Registration]":
+        """What admit.lua needs of it: the registrations of a run of this event, accepted at `us`."""
+        bound = (each.bind(keys, fields, us) for each in self.entries)
+        return [registration for registration in bound if registration is not None]
 
 
 class Registration(NamedTuple):
@@ -125,6 +135,11 @@ class Registration(NamedTuple):
         since, until, name, prefix, path, details = luapack.read(record)
         found: Mapping[str, Any] = unpack(details) if details else {}
         return cls(int(since), int(until), name.decode(), prefix, path.decode(), found)
+
+    def write(self) -> bytes:
+        """What `read` reads."""
+        details = pack(self.details) if self.details else b""
+        return _packer.pack((*self[:5], details))
 
     def covers(self, name: str, us: int, skew_us: int = 0) -> bool:
         """Whether an event of that name and accept time counts."""

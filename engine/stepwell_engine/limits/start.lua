@@ -13,33 +13,36 @@ local function start(c)
   if holder and lock[2] == 'skip' then return refuse(c, 'skipped', holder) end
   -- A window's run is asked for now, when it closes.
   local accepted = lock and lock[2] == 'cancel' and (c.window and NOW_US or flow.us)
-  local more = c.more or {}
+  local fields = flow.f or {}
   local function put(name, value)
-    more[#more + 1] = name
-    more[#more + 1] = value
+    local n = #fields
+    fields[n + 1], fields[n + 2] = name, value
   end
-  if flow.fx then put('fx', flow.cn and flow.fx .. #flow.cn or flow.fx) end
   if flow.wn then put('wn', flow.wn) end
   if flow.lm then put('lm', flow.lm) end
   if lock then put('sg', lock[1]) end
-  if flow.to then
-    put('tb', flow.to[1])
-    put('tf', flow.to[2])
-  end
+  for i = 1, c.more and #c.more or 0, 2 do put(c.more[i], c.more[i + 1]) end
   local score = (c.window and NOW or tonumber(c.created)) - (flow.pr or 0)
-  local g = group(c.fn, c.lane, c.start, c.noemit, c.parent, c.key)
+  local g = c.group or group(c.fn, c.lane, c.start, c.noemit, c.parent, c.key)
   local looks = flow.cn and look_back(run, flow.cn, flow.us)
   if looks then
     put('hd', looks)
-    if not g.later then g.later, g.rs, g.start = true, 'd', NOW + HELD_MS end
+    if not g.later then
+      -- One of its own: others of the group are not held.
+      g = group(c.fn, c.lane, c.start, c.noemit, c.parent, c.key)
+      g.later, g.rs, g.start = true, 'd', NOW + HELD_MS
+    end
   end
-  if flow.cn then register_cancels(run, flow.cn, flow.us, put) end
-  create(g, run, c.blob, c.created, true, string.format('%.3f', score), more)
+  if flow.cn then register_cancels(run, flow.cn) end
+  if flow.to then
+    local latest = begin_start_timeout(run, flow.to, math.max(c.window and NOW or tonumber(c.created), tonumber(c.start)))
+    if latest then put('tl', latest) end
+  end
+  create(g, run, c.blob, c.created, true, string.format('%.3f', score), fields)
   if flow.lm then change_limits(c.fn, c.key, flow.lm) end
   if flow.rl then count_start(flow.rl, run) end
   local late = accepted and accepted < newest
   if lock and not late then take_lock(lock[1], run, accepted) end
-  if flow.to then begin_start_timeout(run, flow.to[1], math.max(c.window and NOW or tonumber(c.created), tonumber(c.start))) end
   -- One that comes late ends as it would have had it come in time.
   local replaced = late and run or holder
   if replaced then

@@ -1,18 +1,20 @@
 -- `Timeouts`: the moments at which a run is cancelled, as items of `due`: `<run>:<` unless it has begun by then, `<run>:>` unless it has ended.
--- Run fields, of every run whose function has any: tb, tf = the two spans in ms, 0 = none. Invariants: `<run>:<` is in `due` if and only if
--- tb > 0 and the run is queued for the first time; `<run>:>` if and only if tf > 0 and it has begun and neither ended nor passed that moment.
+-- Run fields, of every run whose function has any: tb, tf = the two spans in ms, 0 = none; where tb > 0, tl = the last moment to begin.
+-- Invariants: `<run>:<` is in `due` if and only if tb > 0 and the run is queued for the first time; `<run>:>` if and only if tf > 0 and it has
+-- begun and neither ended nor passed that moment.
 --- include schedule, gather
--- As the run is created; `from`: when it could begin, ms.
+-- As the run is created; gathered (lib/gather.lua). `from`: when it could begin, ms. Returns its field tl.
 local function begin_start_timeout(run, ms, from)
   if ms <= 0 then return end
-  zadd_later(k_due(), from + ms, run .. ':<')
+  local latest = string.format('%.0f', from + ms)
+  zadd_later(k_due(), latest, run .. ':<')
   wake(from + ms)
+  return latest
 end
 
--- At the first lease; gathered (lib/gather.lua); `ms` is the run's `tf`. False: its moment to begin has passed and nobody came to cancel it, so it may not any more. It
--- goes to `due`, where that moment, which is before it, ends it.
-local function begin_in_time(run, ms)
-  local latest = redis.call('ZSCORE', k_due(), run .. ':<')
+-- At the first lease; gathered. finish, latest: the run's tf and tl. False: its moment to begin has passed and nobody came to cancel it, so it
+-- may not any more. It goes to `due`, where that moment, which is before it, ends it.
+local function begin_in_time(run, finish, latest)
   if latest then
     if tonumber(latest) <= NOW then
       redis.call('HSET', k_run(run), 'rs', 'd')
@@ -21,9 +23,10 @@ local function begin_in_time(run, ms)
     end
     zrem_later(k_due(), run .. ':<')
   end
-  if tonumber(ms) > 0 then
-    zadd_later(k_due(), NOW + ms, run .. ':>')
-    wake(NOW + ms)
+  if finish ~= '0' then
+    local ends = NOW + tonumber(finish)
+    zadd_later(k_due(), ends, run .. ':>')
+    wake(ends)
   end
   return true
 end

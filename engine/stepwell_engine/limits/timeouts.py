@@ -16,8 +16,8 @@ OPTION = "timeouts"
 class Timeouts:
     """`Timeouts(start="10m", finish="2h")`; 0 = none.
 
-    >>> Timeouts.read({"timeouts": {"start": None, "finish": 30_000}}).admit()
-    [0, 30000]
+    >>> Timeouts.read({"timeouts": {"start": None, "finish": 30_000}}).fields
+    ('tb', '0', 'tf', '30000')
     """
 
     start_ms: int
@@ -30,6 +30,7 @@ class Timeouts:
         start, finish = (int(found.get(name) or 0) for name in ("start", "finish"))
         return cls(start, finish) if start or finish else None
 
-    def admit(self) -> list[int]:
-        """What admit.lua needs of it."""
-        return [self.start_ms, self.finish_ms]
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a run that has them, flat."""
+        return "tb", str(self.start_ms), "tf", str(self.finish_ms)

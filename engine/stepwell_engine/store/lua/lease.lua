@@ -18,7 +18,7 @@ local function take(item, suspect)
   local run, suffix = item, ''
   if #item > 26 then run, suffix = string.sub(item, 1, 26), string.sub(item, 27) end
   local key = k_run(run)
-  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'h', 'f', 't', 'e', 'eb', 'el', 'tf')
+  local v = redis.call('HMGET', key, 'st', 'rs', 'qa', 'h', 'f', 't', 'e', 'eb', 'el', 'tf', 'tl')
   local st = v[1]
   if not st or ended(st) then return end
   -- A run that never began has nothing else to tell; what did is read whole.
@@ -38,7 +38,7 @@ local function take(item, suspect)
   if suffix == '' then
     if v[2] ~= 'q' then return end
     if st == 'q' then
-      if v[10] and not begin_in_time(run, v[10]) then return end
+      if v[10] and not begin_in_time(run, v[10], v[11]) then return end
       redis.call('HSET', key, 'st', move(st, 'r'), 'rs', 'l', 'l', token, 'w', worker, 'sa', NOW_S)
     else
       local history = log(key, v[4], 'L' .. NOW_S .. ' ' .. worker .. ' ' .. (v[3] or NOW_S))

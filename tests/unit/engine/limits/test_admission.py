@@ -54,7 +54,7 @@ def test_each_option_says_what_it_needs():
     assert flow["sg"][1] == "skip"
     assert flow["db"][1:] == [1_000, 0, True]
     assert flow["pr"] == 7_000
-    assert flow["fx"] == "g"
+    assert flow["f"] == ["fx", "g"]
     assert flow["ts"] == 5
     assert "v" not in flow
     assert "q" not in flow

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell.serde import pack, unpack
+from stepwell.serde import unpack
 from stepwell_engine.expressions import compile, index_key  # noqa: A004
 from stepwell_engine.limits.admission import Asked, Flow
 from stepwell_engine.limits.cancel import (
@@ -25,31 +25,33 @@ def bound(entry, data):
     event = {"name": "t/go", "data": data}
     keys = EventKeys("1", lambda: event, 0)
     cancels = Cancels.read({"cancel": [entry]})
-    return cancels.admit(keys, lambda: event), keys.faults
+    return cancels.admit(keys, lambda: event, 999), keys.faults
 
 
 def test_a_match_is_bound_to_the_events_value():
-    [[name, prefix, path, timeout, details]], _ = bound(
+    [found], _ = bound(
         {"event": "t/stop", "match": "data.id", "if": None, "timeout": 60_000}, {"id": 7}
     )
-    key = index_key(7.0).decode()
-    assert (name, prefix, path) == ("t/stop", f"~data.id\0{key}", "~data.id")
-    assert (timeout, details) == (60_000, b"")
+    prefix = b"~data.id\0" + index_key(7.0)
+    assert found == (1_000, 60_001_000, "t/stop", prefix, "~data.id", {})
 
 
 def test_no_condition_needs_no_event():
     cancels = Cancels.read({"cancel": [{"event": "t/stop"}]})
     keys = EventKeys("1", lambda: pytest.fail("it was read"), 0)
-    found = cancels.admit(keys, lambda: pytest.fail("it was read"))
-    assert found == [["t/stop", f"~\0{ANY}", "~", 0, b""]]
+    found = cancels.admit(keys, lambda: pytest.fail("it was read"), 4)
+    assert found == [(5, 0, "t/stop", f"~\0{ANY}".encode(), "~", {})]
 
 
 def test_what_the_index_can_not_tell_is_kept():
     text = "event.data.a == async.data.x && async.data.y == 'lit' && async.data.n > event.data.n"
-    [[_, prefix, path, _, details]], _ = bound({"event": "e", "if": text}, {"a": "é", "n": 1})
-    assert path == "~data.x"
-    assert prefix.endswith(index_key("é").decode())
-    assert unpack(details) == {"values": [["data.y", "lit"]], "residual": True, "expression": text}
+    [found], _ = bound({"event": "e", "if": text}, {"a": "é", "n": 1})
+    assert found.path == "~data.x"
+    assert found.prefix.endswith(index_key("é"))
+    assert found.details == {
+        "values": [["data.y", "lit"]], "residual": True, "expression": text,
+    }  # fmt: skip
+    assert Registration.read(found.write()) == found
 
 
 @pytest.mark.parametrize("data", [{}, {"id": None}, {"id": float("nan")}])
@@ -97,9 +99,12 @@ def test_only_functions_that_use_it_ask_for_anything():
     ask = function.flow.admission(function, Asked(lambda: {"data": {}}, 1, 0, us=5))
     assert (ask.flow, ask.certain) == (b"", True), "nothing can match: a plain run"
     ask = function.flow.admission(function, Asked(lambda: {"data": {"x": 1}}, 1, 0, us=5))
-    flow = msgpack.unpackb(ask.flow)
-    assert (flow["fx"], flow["us"], len(flow["cn"]), ask.certain) == ("c", 5, 1, True)
-    assert "to" not in flow
+    flow = msgpack.unpackb(ask.flow, raw=True)
+    assert (flow[b"us"], len(flow[b"cn"]), ask.certain) == (5, 1, True)
+    fields = dict(zip(flow[b"f"][::2], flow[b"f"][1::2], strict=True))
+    assert Registration.read(fields.pop(b"cn:0")).since == 6
+    assert fields == {b"fx": b"c1"}
+    assert b"to" not in flow
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from(["a", "b", 1.0]))
@@ -124,17 +129,17 @@ def test_bound_entries_match_what_the_whole_expression_matches(text, trigger, da
     if not found:
         assert not expected
         return
-    [[_, prefix, path, _, packed]] = found
-    details = unpack(packed) if packed else {}
+    [registration] = found
+    path, details = registration.path, registration.details
     told = True
     plain = path[len(PATH_MARK) :]
     if plain:
         key = index_key(data.get(plain.removeprefix("data.")))
-        told = key is not None and prefix == f"{path}\0{key.decode()}"
+        told = key is not None and registration.prefix == f"{path}\0".encode() + key
     for where, value in details.get("values", ()):
         key = index_key(data.get(where.removeprefix("data.")))
         told = told and key is not None and key == index_key(value)
     if details.get("residual"):
         told = told and compile(details["expression"]).matches(event, other)
     assert told == expected
-    assert pack(details) if details else packed == b""
+    assert Registration.read(registration.write()) == registration

@@ -25,4 +25,6 @@ def test_the_spans(found, asked):
     function = RegisteredFunction("a", "f", "1", 0, {"timeouts": found})
     ask = function.flow.admission(function, Asked(lambda: pytest.fail("read"), 1, 0))
     flow = msgpack.unpackb(ask.flow)
-    assert (flow["to"], flow["fx"], ask.certain, ask.key) == (asked, "t", True, "")
+    start, finish = asked
+    assert (flow["to"], ask.certain, ask.key) == (start, True, "")
+    assert flow["f"] == ["tb", str(start), "tf", str(finish), "fx", "t"]
