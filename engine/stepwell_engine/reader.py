@@ -16,10 +16,11 @@ from stepwell_engine.store.store import Store
 STALE_S: Final = 30.0
 """Age above which a read batch is dropped: this process was stopped, and another has claimed it."""
 
-_COUNT: Final = 500
+# While one read is decided the server writes what others caused: many small ones keep both at work.
+_COUNT: Final = 250
 _LEAST: Final = 8
-_READ_BYTES: Final = 32 << 20
-_IN_FLIGHT: Final = 2
+_READ_BYTES: Final = 16 << 20
+_IN_FLIGHT: Final = 4
 _CLAIM: Final = 200
 _QUICK_S: Final = 0.003
 _QUICK_READS: Final = 3
@@ -53,7 +54,7 @@ class Read:
 
 
 class Reader:
-    """Reads some shards' streams and hands what comes to `handle`, two reads at a time.
+    """Reads some shards' streams and hands what comes to `handle`, four reads at a time.
 
     All shards of a node share one blocking call, in a Cluster each has its own. `handle` acknowledges;
     what it raises leaves the entries pending, to be claimed after `claim_ms`.
@@ -248,7 +249,7 @@ class Reader:
             self._slots.release()
 
     def _adapt(self, read: Read) -> None:
-        """Read fewer at a time when events are large: 500 of 3 MiB would not fit a process."""
+        """Read fewer at a time when events are large: hundreds of 3 MiB would not fit a process."""
         entries, size = read.size
         if size * 2 > _READ_BYTES or self._count < _COUNT:
             wanted = _READ_BYTES * entries // max(size, 1)

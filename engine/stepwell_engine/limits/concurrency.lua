@@ -17,11 +17,11 @@ local open_next, open_shared -- gates.lua: one of those who wait for a gate may 
 -- How many hold a gate of one function, with those that are gathered: what takes slots calls `write_gathered` (lib/gather.lua).
 local HELD = {}
 
-local function home_of(gate)
-  if not gate.shared or gate.shards < 2 then return HERE end
+local function home_of(id, shards)
+  if shards < 2 then return HERE end
   local hash = 0
-  for i = 1, 8 do hash = (hash * 31 + string.byte(gate.id, i)) % 65521 end
-  return hash % gate.shards
+  for i = 1, 8 do hash = (hash * 31 + string.byte(id, i)) % 65521 end
+  return hash % shards
 end
 
 local function held_of(gate)

@@ -47,9 +47,11 @@ local function gate_of(fn, key, kind, place, id)
   if by then limit = kept and kept.limit or by.last or 1 end
   if kind == 's' then limit = 1 elseif limit == 0 then limit = nil end
   local run = kind == 'r' or kind == 'R' or kind == 's'
-  local gate = { id = id, starts = run, run = run, slots = true, limit = limit, shared = kind == 'C' or kind == 'R', by = by, kept = kept }
-  gate.shards, gate.since = flow.shards, math.max(flow.since, kept and kept.mark or 0)
-  gate.home = home_of(gate)
+  local gate = { id = id, starts = run, run = run, slots = true, limit = limit, by = by, kept = kept, home = HERE }
+  if kind == 'C' or kind == 'R' then
+    gate.shared, gate.since = true, math.max(flow.since, kept and kept.mark or 0)
+    gate.home = home_of(id, flow.shards)
+  end
   return gate
 end
 
