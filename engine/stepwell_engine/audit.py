@@ -270,10 +270,12 @@ def _check_cancels(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
 
 
 def _check_timeouts(run: str, fields: dict[bytes, bytes], at: Indexes) -> None:
-    """`<run>:<` until it begins, `<run>:>` from then until it ends or is past it."""
+    """`<run>:<`, as `tl` says it, until it begins, `<run>:>` from then until it ends or is past it."""
     status = fields[b"st"]
-    if fields.get(b"tb", b"0") != b"0" and status == b"q" and not at.due.pop(f"{run}:<", None):
-        at.add("timeout", run, "may be late to begin, but `due` has no moment for it")
+    if fields.get(b"tb", b"0") != b"0" and status == b"q":
+        latest, found = float(fields.get(b"tl", 0)), at.due.pop(f"{run}:<", None)
+        if latest != found:
+            at.add("timeout", run, f"may begin until {latest:.0f}, but `due` has {found}")
     if fields.get(b"tf", b"0") == b"0" or status == b"q":
         return
     if not at.due.pop(f"{run}:>", None) and status == b"r":

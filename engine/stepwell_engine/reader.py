@@ -160,7 +160,7 @@ class Reader:
         asked = boot_seconds()
         streams, starts = [*self._streams], ["0"] * len(self._streams)
         reply = await self._store.server.call(
-            self._root, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", _COUNT,
+            self._root, "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", _COUNT * _IN_FLIGHT,
             "STREAMS", *streams, *starts,
         )  # fmt: skip
         found = [(key.decode(), [row for row in rows if row[1]]) for key, rows in reply or ()]

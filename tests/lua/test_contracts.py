@@ -13,6 +13,7 @@ from stepwell.clock import SystemClock
 from stepwell_engine.store.keys import Keys
 from stepwell_engine.store.scripts import Script, load
 from stepwell_engine.store.transitions import NAMES, NewEvent, NewRun, Transitions
+from tests.support.shard import Shard
 
 LUA = resources.files("stepwell_engine.store") / "lua"
 
@@ -199,3 +200,15 @@ def test_a_script_touches_keys_by_their_builders_only(name: str) -> None:
     plain = [key for _, key in calls if key.startswith("'") and not key[1:-1].isupper()]
     assert plain == []
     assert source.startswith("local ROOT = KEYS[1]\n")
+
+
+@pytest.mark.anyio
+async def test_flow_control_may_grow(shard: Shard) -> None:
+    """Lua lets a function name 60 variables from outside: one script that has them all stops all."""
+    more = [f"spare{n}" for n in range(8)]
+    for name in NAMES:
+        source = load(name).source.replace(
+            "local function open_limits()",
+            f"local {', '.join(more)}\nlocal function open_limits()\nlocal _ = {{ {', '.join(more)} }}",
+        )
+        await shard.server.call("x", "SCRIPT", "LOAD", source)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.support.gates import gate
+from tests.support.limited import end, say
 from tests.support.shard import Shard, planned, sleep
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +48,21 @@ async def test_keys_of_a_function_are_served_in_turn(shard: Shard) -> None:
         (await shard.field(item.run_id, "k")) for _ in range(6) for item in await shard.lease(1)
     ]
     assert Counter(leased) == {gate("c", "0", name).encode(): 2 for name in ("hot", "a", "b")}
+
+
+async def test_who_has_no_gates_takes_no_turns_of_those_who_are_parked(shard: Shard) -> None:
+    gated = gate("c", "0", "one")
+    await say(shard, 1)
+    for _ in range(62):
+        await shard.create(key=gated)
+    for _ in range(60):
+        await end(shard, *await shard.lease(1))
+    (first,) = await shard.lease(5)
+    for _ in range(50):
+        await shard.create()
+    await end(shard, first)
+    keys = [await shard.field(item.run_id, "k") for item in await shard.lease(4)]
+    assert gated.encode() in keys, "the function is at its sixtieth turn, for both of its keys"
 
 
 async def test_a_newcomer_is_not_behind_a_hot_functions_tail(shard: Shard) -> None:

@@ -34,11 +34,10 @@ local function start(c)
     end
   end
   if flow.cn then register_cancels(run, flow.cn) end
-  if flow.to then
-    local latest = begin_start_timeout(run, flow.to, math.max(c.window and NOW or tonumber(c.created), tonumber(c.start)))
-    if latest then put('tl', latest) end
-  end
+  local latest = flow.to and flow.to > 0 and math.max(c.window and NOW or tonumber(c.created), tonumber(c.start)) + flow.to
+  if latest then put('tl', digits(latest)) end
   create(g, run, c.blob, c.created, true, string.format('%.3f', score), fields)
+  if latest then begin_start_timeout(run, latest) end
   if flow.lm then change_limits(c.fn, c.key, flow.lm) end
   if flow.rl then count_start(flow.rl, run) end
   local late = accepted and accepted < newest

@@ -3,13 +3,10 @@
 -- Invariants: `<run>:<` is in `due` if and only if tb > 0 and the run is queued for the first time; `<run>:>` if and only if tf > 0 and it has
 -- begun and neither ended nor passed that moment.
 --- include schedule, gather
--- As the run is created; gathered (lib/gather.lua). `from`: when it could begin, ms. Returns its field tl.
-local function begin_start_timeout(run, ms, from)
-  if ms <= 0 then return end
-  local latest = string.format('%.0f', from + ms)
-  zadd_later(k_due(), latest, run .. ':<')
-  wake(from + ms)
-  return latest
+-- As the run is created; gathered (lib/gather.lua).
+local function begin_start_timeout(run, latest)
+  zadd_later(k_due(), digits(latest), run .. ':<')
+  wake(latest)
 end
 
 -- At the first lease; gathered. finish, latest: the run's tf and tl. False: its moment to begin has passed and nobody came to cancel it, so it

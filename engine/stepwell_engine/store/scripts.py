@@ -68,26 +68,30 @@ def _libraries(text: str, folder: Traversable) -> dict[str, str]:
 
 
 class Definition(NamedTuple):
-    """A piece of a library: what it defines (nothing: it is always there), and whether it may be left until it is called."""
+    """A piece of a library: what it defines (nothing: it is always there), and whether it may be left until a function is called.
+
+    `late`: '' no · 'f' it is such a function · 'v' what such functions share, unless others use it too.
+    """
 
     text: str
     names: frozenset[str]
-    late: bool
+    late: str
 
 
 def assemble(libraries: Mapping[str, str], text: str) -> str:
     """`text` after the definitions of `libraries` that it uses, directly or through others, and the key builders.
 
     A server makes every function of a script anew each time it runs. So what is not used is not there, and the functions of flow control
-    (`limits/…`), which most calls don't need, stand in one function that runs when the first of them is called.
+    (`limits/…`), which most calls don't need, stand in one function that runs when the first of them is called. With them stands what only
+    they share: Lua lets a function name 60 variables from outside.
     """
     kept = _needed([d for name, library in libraries.items() for d in _cut(name, library)], text)
-    early = [d.text for d in kept if not d.late]
-    late = [d for d in kept if d.late]
+    used = set(_NAME.findall("\n".join([*(d.text for d in kept if not d.late), text])))
+    late = [d for d in kept if d.late == "f" or (d.late == "v" and not d.names & used)]
+    early = [d.text for d in kept if d not in late]
     if not late:
         return "\n".join([*_builders([*early, text]), *early, text])
-    used = set(_NAME.findall("\n".join([*early, text])))
-    declared = {name for d in kept if not d.late for name in d.names}
+    declared = {name for d in kept if d not in late for name in d.names}
     doors = sorted({name for d in late for name in d.names} & used)
     listed = ", ".join(doors)
     builders = _builders([*early, text])
@@ -136,13 +140,15 @@ def _cut(name: str, library: str) -> list[Definition]:
         if not parts or line.startswith(("local ", "function ", "do")):
             parts.append([])
         parts[-1].append(line)
-    return [_definition("\n".join(p), late=name.startswith("limits/")) for p in parts if any(p)]
+    return [_definition("\n".join(p), limits=name.startswith("limits/")) for p in parts if any(p)]
 
 
-def _definition(text: str, *, late: bool) -> Definition:
+def _definition(text: str, *, limits: bool) -> Definition:
     found = _DEFINITION.match(text)
-    names = frozenset(_NAME.findall(found[1] or found[2])) if found else frozenset[str]()
-    return Definition(text, names, late and bool(found and found[1]))
+    if found is None:
+        return Definition(text, frozenset(), "")
+    late = "f" if found[1] else "v"
+    return Definition(text, frozenset(_NAME.findall(found[1] or found[2])), late if limits else "")
 
 
 def _included(name: str, folder: Traversable) -> str:

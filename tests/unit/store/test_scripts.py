@@ -42,9 +42,15 @@ def test_what_is_not_used_goes_and_blocks_stay() -> None:
 def test_flow_control_waits_until_it_is_called() -> None:
     text = assemble({"limits/some": LIBRARY}, "return second(2)")
     doors = text.index("local function open_limits()")
-    assert text.index("local NAMES = {") < doors < text.index("local function first(x)")
-    assert "second = function(...) late, second = open_limits() return second(...) end" in text
+    assert doors < text.index("local NAMES = {") < text.index("local function first(x)")
+    assert "second = function(...) second = open_limits() return second(...) end" in text
     assert text.startswith("local second\n")
+
+
+def test_what_only_flow_control_shares_waits_with_it() -> None:
+    text = assemble({"limits/some": LIBRARY}, "COUNT = second(2)")
+    doors = text.index("local function open_limits()")
+    assert text.index("local COUNT = 0") < doors < text.index("local NAMES = {")
 
 
 def test_no_script_defines_a_function_it_does_not_use() -> None:
