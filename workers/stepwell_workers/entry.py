@@ -19,7 +19,7 @@ from stepwell_workers import memo, outcome
 from stepwell_workers.hooks import Hooks
 from stepwell_workers.journal import GOES_ON, Journal
 from stepwell_workers.memo import attempts_made
-from stepwell_workers.parking import OWNER, quiescent
+from stepwell_workers.parking import OWNER, quiescent, waits_on
 from stepwell_workers.replay import ReplayLogger
 from stepwell_workers.steps import Steps
 
@@ -266,10 +266,15 @@ class Entry:
             self.close(SUSPEND)
 
     def _quiet(self) -> bool:
-        parked = self.steps.futures()
-        tasks = [t for t in self.steps.tasks if not t.done()]
+        steps = self.steps
         assert self.root is not None
-        return quiescent([self.root, *tasks], parked)
+        if not steps.tasks and len(steps.parked) == 1:
+            # The root alone: what most runs are.
+            (parked,) = steps.parked.values()
+            if waits_on(self.root, parked.future):
+                return not parked.future.done()
+        tasks = [t for t in steps.tasks if not t.done()]
+        return quiescent([self.root, *tasks], steps.futures())
 
     def _check_later(self) -> None:
         """What is not quiescent yet is either about to run (look again next turn) or waits for the world (look now and then).

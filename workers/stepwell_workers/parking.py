@@ -23,6 +23,11 @@ def quiescent(tasks: Iterable["asyncio.Task[Any]"], parked: set[Waitable]) -> bo
     return all(_blocked(task, parked, seen) for task in tasks)
 
 
+def waits_on(task: "asyncio.Task[Any]", future: Waitable) -> bool:
+    """Whether the task itself waits for the future, with nothing in between."""
+    return getattr(task, "_fut_waiter", None) is future
+
+
 def _blocked(future: Waitable, parked: set[Waitable], seen: dict[Waitable, bool]) -> bool:
     if future in parked:
         return not future.done()
