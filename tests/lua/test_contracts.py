@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Sequence
+from hashlib import sha1
 from importlib import resources
 from typing import Any
 
@@ -211,4 +212,5 @@ async def test_flow_control_may_grow(shard: Shard) -> None:
             "local function open_limits()",
             f"local {', '.join(more)}\nlocal function open_limits()\nlocal _ = {{ {', '.join(more)} }}",
         )
-        await shard.server.call("x", "SCRIPT", "LOAD", source)
+        loaded = await shard.server.call("x", "SCRIPT", "LOAD", source)
+        assert loaded.decode() == sha1(source.encode(), usedforsecurity=False).hexdigest()

@@ -1,6 +1,6 @@
 -- `Cancel`: what an event of a name must meet to cancel the run. Registrations lie in the index of waits (`wi:<name>`), under paths of their
--- own (`~` before the path), as members `<prefix><run>:!<i>`; each is the run's field `cn:<i>` = cmsgpack { since us, until us (0 = none), name,
--- prefix, path, details }. They come with the run, in the same write, and go with its end, however it ends.
+-- own (`~` before the path), as members `<prefix><run>:!<i>`; each is the run's field `cn:<i>`, written by cancel.py (`Registration`): its name,
+-- prefix and path are read here. They come with the run, in the same write, and go with its end, however it ends.
 -- Only events accepted from `since` on count. One of them may have been handled before this run came to be: a name that a Cancel uses is
 -- remembered (recent.py) before its registrations are looked up, so either that look finds the registration, or `look_back` finds the event.
 -- Then the run is held: it stays in `due` (rs d) until every look-back has been answered, so it can't begin, and end, before the cancel that
