@@ -107,7 +107,7 @@ local function serve(lane)
       local key, others, time = front(keys)
       if not key then break end
       -- One turn is a share of what is wanted, so that a lone hot key costs one visit and many keys get one item each.
-      local turn = math.max(1, math.floor(want / (rivals * others)))
+      local turn = math.ceil(want / (rivals * others))
       local got, left = 0, true
       if others > 1 and time < flow_of(fn).time then
         -- Who joined an empty index knew no time: behind those who are parked, it must not have all the turns that were before.
