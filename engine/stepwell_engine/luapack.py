@@ -1,11 +1,22 @@
-"""What Lua's cmsgpack wrote, read back: strings stay bytes, for Lua knows no other."""
+"""What Lua's cmsgpack writes and reads: strings are bytes, for Lua knows no other."""
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgpack
 
+from stepwell_engine.packer import Packer
+
 _msgpack: Any = cast("Any", msgpack)
+
+
+# cmsgpack knows no type for bytes.
+_packer: Final = Packer(use_bin_type=False)
+
+
+def write(value: object) -> bytes:
+    """A value for Lua to read."""
+    return _packer.pack(value)
 
 
 def read(data: bytes) -> list[Any]:

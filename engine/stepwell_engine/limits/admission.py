@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
+from stepwell_engine import luapack
 from stepwell_engine.limits.batch import Batch
 from stepwell_engine.limits.cancel import Cancels
 from stepwell_engine.limits.debounce import Debounce
@@ -18,16 +19,12 @@ from stepwell_engine.limits.priority import Priority
 from stepwell_engine.limits.rate_limit import RateLimit
 from stepwell_engine.limits.singleton import Singleton
 from stepwell_engine.limits.timeouts import Timeouts
-from stepwell_engine.packer import Packer
 
 if TYPE_CHECKING:
     from stepwell_engine.triggers import RegisteredFunction
 
 _LONGEST_MS: Final = 604_800_000  # as in limits/window.lua
 _WARNINGS: Final = 500  # characters of warnings that a run keeps
-
-# Lua's cmsgpack knows no type for bytes.
-_packer: Final = Packer(use_bin_type=False)
 
 
 class Asked(NamedTuple):
@@ -154,4 +151,4 @@ class Flow:
             flow["v"] = "1"
         if asked.quiet:
             flow["q"] = "1"
-        return Admission(queue.key, _packer.pack(flow), certain, tuple(keys.faults), keep)
+        return Admission(queue.key, luapack.write(flow), certain, tuple(keys.faults), keep)

@@ -15,7 +15,6 @@ from stepwell_engine.expressions import index_key
 from stepwell_engine.expressions.program import VARIABLES
 from stepwell_engine.expressions.values import FaultError
 from stepwell_engine.limits.event_keys import EventKeys, Expression, Fields
-from stepwell_engine.packer import Packer
 from stepwell_engine.views import cancelled_error
 
 OPTION = "cancel"
@@ -28,9 +27,6 @@ GRACE_MS: Final = 10_000
 MAX_SPAN_MS: Final = 604_800_000
 
 _ANY_VALUE: Final = "0" * 16
-
-# Lua's cmsgpack knows no type for bytes.
-_packer: Final = Packer(use_bin_type=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +135,7 @@ class Registration(NamedTuple):
     def write(self) -> bytes:
         """What `read` reads."""
         details = pack(self.details) if self.details else b""
-        return _packer.pack((*self[:5], details))
+        return luapack.write((*self[:5], details))
 
     def covers(self, name: str, us: int, skew_us: int = 0) -> bool:
         """Whether an event of that name and accept time counts."""
