@@ -180,7 +180,7 @@ class Coordinator:
         loops += [self._every("claiming", r.claim, claim_every) for r in self._readers]
         loops.append(self._every("sweeping", self._upkeep, self._settings.sweep_every_ms))
         loops.append(self._every("delivering", self._delivery.retry, self._settings.sweep_every_ms))
-        forget = partial(self._retention.forget_consumers, self.id)
+        forget = partial(self._retention.forget_processes, self.id)
         loops.append(self._every("forgetting", forget, _FORGET_MS))
         loops.append(self._every("sampling", self._sample, self._settings.sample_every_ms))
         async with asyncio.TaskGroup() as group:

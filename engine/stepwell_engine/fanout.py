@@ -18,8 +18,9 @@ from stepwell_engine.once import Once
 from stepwell_engine.planning import Plan, Work, error_record, plan, start_all
 from stepwell_engine.recent import Recent
 from stepwell_engine.registry import Registry
+from stepwell_engine.store.shapes import Guard
 from stepwell_engine.store.store import Store
-from stepwell_engine.store.transitions import Arg, NewRun
+from stepwell_engine.store.transitions import NewRun
 from stepwell_engine.triggers import FILTER_ERROR
 from stepwell_engine.views import NOT_FOUND
 
@@ -61,13 +62,13 @@ class Fanout:
         Raises ServerError when the server is away, ValueError and others for entries that can't be handled.
         """
         names = list({entry.name for batch in batches for entry in batch.entries})
-        if (
-            len(self._store.shards) == 1
-            and len(batches) == 1
-            and await self._guess(batches[0], names)
-        ):
-            return
-        awaited = await self._awaited(names) if names else ()
+        awaited: Awaited | None = None
+        if len(self._store.shards) == 1 and len(batches) == 1:
+            done, awaited = await self._guess(batches[0], names)
+            if done:
+                return
+        if awaited is None:
+            awaited = await self._awaited(names) if names else ()
         wanted = {name for paths in awaited for name in paths}
         special: list[Work] = []
         chunks: list[Chunk] = []
@@ -92,23 +93,26 @@ class Fanout:
         ]
         return bool(kept and await self.recent.note(await self._complete(kept)))
 
-    async def _guess(self, batch: Batch, names: list[str]) -> bool:
+    async def _guess(self, batch: Batch, names: list[str]) -> tuple[bool, Awaited | None]:
         """With one shard, write at once what holds if nobody waits and the registry is as known; the script checks both.
 
-        It saves the round trip that would ask. A wait registered after the check can't match: these events were accepted before.
+        It saves the round trip that would ask. A wait registered after the check can't match: these events were accepted before. Returns
+        whether it was written; if not, perhaps who waits.
         """
         version = self._registry.version
         if version is None:
-            return False
+            return False, None
         chunks: list[Chunk] = []
         special, unmatched = self._simple(batch, set(), chunks)
         if special or not chunks[0].acks:
-            return False
-        if not await self._write_one(chunks[0], guard=(version, *names)):
-            return False
+            return False, None
+        guard = Guard(version, names)
+        if not await self._write_one(chunks[0], guard):
+            found = guard.awaited
+            return False, None if found is None else [_by_name(names, found)]
         await self._write(chunks[1:])
         self._count([batch], unmatched)
-        return True
+        return True, None
 
     def _count(self, batches: Sequence[Batch], unmatched: int) -> None:
         self._metrics.events_accepted.inc(sum(e.events for b in batches for e in b.entries))
@@ -153,10 +157,7 @@ class Fanout:
         version = self._registry.ask()
         asked = [shard.awaited(names) for shard in self._store.shards]
         replies, _ = await asyncio.gather(asyncio.gather(*asked), self._registry.refresh(version))
-        return [
-            {name: paths for name, paths in zip(names, reply, strict=True) if paths}
-            for reply in replies
-        ]
+        return [_by_name(names, reply) for reply in replies]
 
     def _simple(
         self, batch: Batch, awaited: set[str], chunks: list[Chunk]
@@ -228,14 +229,14 @@ class Fanout:
         for chunk in chunks:
             await self._write_one(chunk)
 
-    async def _write_one(self, chunk: Chunk, *, guard: Sequence[Arg] = ()) -> bool:
+    async def _write_one(self, chunk: Chunk, guard: Guard | None = None) -> bool:
         """Write a chunk; False when the `guard` does not hold: then nothing was written."""
         *parts, last = chunk.parts()
         # The acknowledgement goes with the last part: what is lost before it is done again.
         for runs in parts:
             if not await self._write_part(chunk.shard, (), (), runs, guard, 0):
                 return False
-            guard = ()
+            guard = None
         return await self._write_part(
             chunk.shard, chunk.acks, chunk.records, last, guard, chunk.keep_ms
         )
@@ -246,7 +247,7 @@ class Fanout:
         acks: Sequence[bytes],
         records: Sequence[tuple[str, bytes]],
         runs: Sequence[NewRun],
-        guard: Sequence[Arg],
+        guard: Guard | None,
         keep_ms: int,
     ) -> bool:
         shard = self._store.shards[number]
@@ -257,7 +258,8 @@ class Fanout:
                 return False
             counts = Counter(started)
         else:
-            if await shard.fanout(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard) < 0:
+            made = await shard.fanout(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard)
+            if made is None:
                 return False
             counts = Counter(run.number for run in runs)
         for number_, count in counts.items():
@@ -382,6 +384,11 @@ class Fanout:
             home.add(mine.work.entry, (), decided.record())
         await self._write(runs.values())
         await self._write(acks.values())
+
+
+def _by_name(names: Sequence[str], paths: Sequence[list[str]]) -> dict[str, list[str]]:
+    """Those that are waited for."""
+    return {name: some for name, some in zip(names, paths, strict=True) if some}
 
 
 def packed_error(error: BaseException, **fields: Any) -> bytes:

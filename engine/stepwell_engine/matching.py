@@ -77,13 +77,12 @@ class Matcher:
         pages = [page for path in paths if (page := _page(work, path)) is not None]
         while pages:
             found = await shard.candidates(pages, limit=_PAGE)
-            for (_, prefix, _), rows in zip(pages, found, strict=True):
+            for (_, prefix, _), (rows, _) in zip(pages, found, strict=True):
                 yield len(prefix), rows
-            # Until a page is empty: the server cuts pages by bytes, so a short one isn't the last.
             pages = [
                 (name, prefix, rows[-1][0])
-                for (name, prefix, _), rows in zip(pages, found, strict=True)
-                if rows
+                for (name, prefix, _), (rows, more) in zip(pages, found, strict=True)
+                if more
             ]
 
     async def _cancel_runs(self, work: Work, shard: Transitions, paths: Sequence[str]) -> None:

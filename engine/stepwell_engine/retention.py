@@ -1,4 +1,4 @@
-"""Old runs go after the retention, and so do the stream consumers of processes that are gone."""
+"""Old runs go after the retention, and so does what processes that are gone left: stream consumers, functions of old versions."""
 
 import asyncio
 from typing import Any, Final
@@ -6,7 +6,9 @@ from typing import Any, Final
 from stepwell_engine.fanout import GROUP
 from stepwell_engine.loop import time_ms
 from stepwell_engine.metrics import Metrics
+from stepwell_engine.store.scripts import load
 from stepwell_engine.store.store import Store
+from stepwell_engine.store.transitions import NAMES
 
 MIN_RETENTION_MS: Final = 60_000
 """Longer than a stale batch may live (`reader.STALE_S`), so that none can start a swept run again."""
@@ -66,8 +68,9 @@ class Retention:
         ]
         return min([engine_ms, *ages]), engine_ms
 
-    async def forget_consumers(self, me: str) -> None:
-        """Delete consumers that are silent for an hour and owe nothing. Raises ServerError."""
+    async def forget_processes(self, me: str) -> None:
+        """Delete consumers that are silent for an hour and owe nothing, and functions of old versions. Raises ServerError."""
+        await self._store.server.tidy_functions({load(name).function for name in NAMES})
         await asyncio.gather(
             *(s.forget_consumers(GROUP, me, idle_ms=_DEAD_MS) for s in self._store.shards)
         )

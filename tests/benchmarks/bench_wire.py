@@ -12,11 +12,11 @@ import redis.asyncio
 
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.nodes import Server
-from stepwell_engine.store.scripts import make_script
+from stepwell_engine.store.scripts import Script
 from stepwell_engine.store.url import parse
 from stepwell_engine.store.wire import Wire
 
-SCRIPT = make_script("nothing", "return 1", (), ())
+SCRIPT = Script("nothing", "return 1")
 
 
 async def rate(seconds: float, batch: int, once: Callable[[], Awaitable[object]]) -> float:

@@ -20,22 +20,23 @@ from stepwell_engine.store.transitions import NAMES
 When = Literal["before", "after"]
 How = Literal["kill", "cut", "stall"]
 
-CALLS: Final = frozenset(b"EVALSHA EVAL BLPOP LPOP XREADGROUP XGROUP XACK XDEL".split())
+CALLS: Final = frozenset(b"FCALL EVALSHA BLPOP LPOP XREADGROUP XGROUP XACK XDEL".split())
 
 
-_NAMES: Final = {load(name).sha.encode(): name for name in NAMES}
+def _called(names: str) -> frozenset[bytes]:
+    """What FCALL and EVALSHA name those scripts."""
+    scripts = [load(name) for name in names.split()]
+    return frozenset(text.encode() for s in scripts for text in (s.function, s.sha))
 
 
-def _shas(names: str) -> frozenset[bytes]:
-    return frozenset(load(name).sha.encode() for name in names.split())
-
+_NAMES: Final = {called: name for name in NAMES for called in _called(name)}
 
 # Whatever the heartbeat's thread is doing, it happens at no fixed place of the program. To die at a call that only reads, or tidies up,
 # is to die at the next one that writes.
-_NOT_COUNTED: Final = _shas("renew awaited candidates recent expired forget_consumers sweep")
+_NOT_COUNTED: Final = _called("renew awaited candidates recent expired forget_consumers sweep")
 # These ask whether there is anything to do, again and again: only one that finds something is a place of the program.
-_DUE: Final = load("due").sha.encode()
-_ASKING: Final = frozenset({_DUE, load("lease").sha.encode(), b"BLPOP", b"LPOP", b"XREADGROUP"})
+_DUE: Final = _called("due")
+_ASKING: Final = _called("due lease") | {b"BLPOP", b"LPOP", b"XREADGROUP"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class _Call:
         """Whether it is one to be counted, and did something."""
         if not self.counted or isinstance(reply, Exception):
             return False
-        if self.name == _DUE:
+        if self.name in _DUE:
             assert isinstance(reply, list)
             return bool(reply[0] or reply[5] or reply[6])
         return self.name not in _ASKING or bool(reply)
@@ -101,7 +102,7 @@ def _call(words: list[bytes]) -> _Call:
     name = words[0].upper()
     text = f"{name.decode()} {words[1].decode(errors='replace')[:48]}" if words[1:] else ""
     counted = name in CALLS
-    if name == b"EVALSHA":
+    if name in (b"FCALL", b"EVALSHA"):
         name, counted = words[1], words[1] not in _NOT_COUNTED
         text = f"{_NAMES.get(name, '?')}.lua"
     return _Call(name, counted, text)

@@ -166,7 +166,7 @@ class Storm:
         await asyncio.to_thread(self._server.restart)
 
     async def flush_scripts(self) -> None:
-        await self._command("SCRIPT", "FLUSH")
+        await self._command("FUNCTION", "FLUSH")
 
     async def deliver_twice(self) -> None:
         """Every entry that is still there is read again, beside whoever has it in hand."""

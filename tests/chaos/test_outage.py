@@ -98,7 +98,7 @@ async def test_scripts_flushed_and_groups_deleted_under_load_are_made_anew(
         assert not await here.verdict()
         for turn in range(6):
             await _some(here, 2)
-            durable_server.command("SCRIPT", "FLUSH")
+            durable_server.command("FUNCTION", "FLUSH")
             keys = here.store.keys(turn % 4)
             for stream in (keys.events, keys.outbox):
                 durable_server.command("XGROUP", "DESTROY", stream, "stepwell")

@@ -108,6 +108,25 @@ async def test_a_lone_run_costs_one_call_a_step_and_one_for_its_end(
         assert scripts["lease"] <= 2
 
 
+async def test_an_event_that_ends_one_wait_costs_few_calls(client, server_kind, scripts):
+    @client.create_function(fn_id="waits", trigger=GO)
+    async def waits(ctx: Context) -> object:
+        found = await ctx.step.wait_for_event("paid", event="t/paid", match="data.id", timeout="1d")
+        return found is not None
+
+    async with Engine(client, server=server_kind) as engine:
+        sent = await engine.send([Event("t/go", {"id": n}) for n in range(3)])
+        await engine.settle()
+        scripts.clear()
+        await engine.send(Event("t/paid", {"id": 1}))
+        assert (await engine.wait(sent[1])).output is True
+        await engine.settle()
+        # Tried as one that nobody waits for, which tells who does; acknowledged with the last, like the end of the run.
+        calls = ("ingest", "awaited", "candidates", "resolve")
+        assert [scripts[name] for name in calls] == [1, 0, 1, 1]
+        assert 2 <= scripts["fanout"] <= 4
+
+
 async def test_crons_are_synced_in_pages(server_kind, scripts):
     """200 functions with a cron: what it takes to begin them all, and to find at a change that nothing else did."""
     async with Engine(Client(app_id="shop"), server=server_kind, shards=4) as engine:

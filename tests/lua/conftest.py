@@ -22,8 +22,7 @@ async def shard(embedded: EmbeddedServer, request: pytest.FixtureRequest) -> Asy
     embedded.command("FLUSHALL")
     server = await Server.open(embedded.url)
     try:
-        newest = request.node.callspec.params["embedded"] == "newest"
-        yield Shard(server, strict=newest)
+        yield Shard(server)
         await assert_sound(server, shards=3)
     finally:
         await server.aclose()

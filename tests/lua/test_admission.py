@@ -68,7 +68,6 @@ class Admissions(RuleBasedStateMachine):
     """One shard, a forgetful coordinator, events in any order."""
 
     url = ""
-    strict = True
     fns: Sequence[str] = ()
 
     @initialize()
@@ -85,7 +84,7 @@ class Admissions(RuleBasedStateMachine):
         async def opened() -> Shard:
             server = await Server.open(self.url)
             await server.call("x", "FLUSHALL")
-            return Shard(server, strict=self.strict, lease_ms=10**9, grace_ms=TICK // 2)
+            return Shard(server, lease_ms=10**9, grace_ms=TICK // 2)
 
         self.shard = self.loop.run(opened())
         self.base = self.shard.clock.now_ms()
@@ -281,7 +280,7 @@ def test_flow_control_agrees_with_the_model(fn: str, server: EmbeddedServer) -> 
     if not newest and fn != "all":
         pytest.skip("the floor is asked once")
     fns = [*OPTIONS] if fn == "all" else [fn]
-    made = {"url": server.url, "strict": newest, "fns": fns}
+    made = {"url": server.url, "fns": fns}
     machine: type[Admissions] = type("Case", (Admissions,), made)
     case = machine.TestCase
     case.settings = settings(

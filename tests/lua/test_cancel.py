@@ -327,8 +327,8 @@ async def test_registrations_are_found_by_value_beside_waits(shard: Shard) -> No
     await shard.commit(item, "S", ops=wait("w", "app/stop", path="p"))
     pages = [("app/stop", b"~p\0key", b""), ("app/stop", b"~p\0kez", b"")]
     found, nothing = await shard.t.candidates(pages)
-    assert [member.decode() for member, _, _ in found] == [f"~p\0key{run}:!0"]
-    assert nothing == []
+    assert [member.decode() for member, _, _ in found.rows] == [f"~p\0key{run}:!0"]
+    assert nothing == ([], False)
     assert sorted((await shard.t.awaited(["app/stop"]))[0]) == ["p", "~p"]
 
 

@@ -130,13 +130,15 @@ async def test_candidates_by_page(shard: Shard) -> None:
     assert sorted(paths) == ["p", "q"]
     prefix = b"p\0" + b"0" * 16
     (first,) = await shard.t.candidates([("app/x", prefix, b"")], limit=1)
-    ((member, _, blob),) = first
+    ((member, _, blob),) = first.rows
+    assert first.more
     assert blob == b"E" * 26 + b"blob"
     (second,) = await shard.t.candidates([("app/x", prefix, member)], limit=5)
-    assert len(second) == 1
-    assert second[0][0] != member
-    (third,) = await shard.t.candidates([("app/x", prefix, second[0][0])], limit=5)
-    assert third == []
+    assert len(second.rows) == 1
+    assert second.rows[0][0] != member
+    assert not second.more
+    (third,) = await shard.t.candidates([("app/x", prefix, second.rows[0][0])], limit=5)
+    assert third == ([], False)
 
 
 async def test_an_early_signal_is_there_when_the_wait_is_written(shard: Shard) -> None:
@@ -214,7 +216,7 @@ async def test_a_child_wakes_its_parent_here(shard: Shard, to: str, status: byte
 
 
 async def test_a_child_wakes_its_parent_elsewhere(shard: Shard) -> None:
-    other = Shard(shard.server, 2, shard.clock, shard.strict)
+    other = Shard(shard.server, 2, shard.clock)
     parent = await other.leased()
     await other.commit(parent, "S", ops=invoke("i"))
     child = await shard.leased(parent=f"{parent.run_id}:{step('i')}")

@@ -54,7 +54,6 @@ class Gates(RuleBasedStateMachine):
     """Four functions, two workers, forgetful coordinators."""
 
     url = ""
-    strict = True
     shards = 1
 
     @initialize()
@@ -64,7 +63,7 @@ class Gates(RuleBasedStateMachine):
         async def opened() -> World:
             server = await Server.open(self.url)
             await server.call("x", "FLUSHALL")
-            world = World(server, self.shards, 4, strict=self.strict)
+            world = World(server, self.shards, 4)
             self.arrange(world)
             await world.publish()
             return world
@@ -313,22 +312,22 @@ def server(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
 
 @pytest.mark.parametrize("shards", [1, 4])
 def test_random_histories(server: tuple[str, bool], shards: int) -> None:
-    url, strict = server
-    play(Gates, url, shards, strict=strict)
+    url, newest = server
+    play(Gates, url, shards, newest=newest)
 
 
 @pytest.mark.parametrize("shards", [2, 4])
 def test_random_histories_of_two_shared_limits(server: tuple[str, bool], shards: int) -> None:
-    url, strict = server
-    play(TwoShared, url, shards, strict=strict)
+    url, newest = server
+    play(TwoShared, url, shards, newest=newest)
 
 
-def play(machine: type[Gates], url: str, shards: int, *, strict: bool) -> None:
-    made = {"url": url, "strict": strict, "shards": shards}
+def play(machine: type[Gates], url: str, shards: int, *, newest: bool) -> None:
+    made = {"url": url, "shards": shards}
     here: type[Gates] = type("Here", (machine,), made)
     case = here.TestCase
     case.settings = settings(
-        max_examples=(12 if machine is Gates else 6) if strict else 4,
+        max_examples=(12 if machine is Gates else 6) if newest else 4,
         stateful_step_count=40,
         deadline=None,
         phases=[Phase.generate],

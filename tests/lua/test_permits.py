@@ -90,7 +90,7 @@ async def test_what_was_granted_before_all_knew_is_recalled(shard: Shard) -> Non
 async def test_a_lower_limit_holds_though_shards_heard_of_it_one_after_another(
     shard: Shard,
 ) -> None:
-    world = World(shard.server, 4, 4, strict=shard.strict)
+    world = World(shard.server, 4, 4)
     three, four = world.shard_of("3").number, world.shard_of("4").number
     key = gate("C", "0", EVERYWHERE)
     assert home_of(Gate("C", EVERYWHERE), 4, 0) not in (three, four)

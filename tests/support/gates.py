@@ -59,11 +59,11 @@ def _earned(rates: list[tuple[float, int]], first: float, last: float) -> float:
 class World:
     """`shards` shards of one server; function `n` lives on shard `(n - 1) % shards`."""
 
-    def __init__(self, server: Server, shards: int, functions: int, *, strict: bool) -> None:
+    def __init__(self, server: Server, shards: int, functions: int) -> None:
         clock = VirtualClock()
         self.clock = clock
         self.server = server
-        self.shards = [Shard(server, n, clock, strict) for n in range(shards)]
+        self.shards = [Shard(server, n, clock) for n in range(shards)]
         self.configs = {str(n + 1): Config() for n in range(functions)}
         self.version = self.known = 1
         self.runs: dict[str, Live] = {}

@@ -42,14 +42,13 @@ class Shard:
     server: Server
     number: int = 0
     clock: VirtualClock = field(default_factory=VirtualClock)
-    strict: bool = False
     lease_ms: int = 20_000
     alive_ms: int = 15_000
     grace_ms: int = 10_000
 
     def __post_init__(self) -> None:
         self.keys = Keys("stepwell", self.number)
-        self.t = Transitions(self.server, self.keys, self.clock, strict=self.strict)
+        self.t = Transitions(self.server, self.keys, self.clock)
         self._serial = count(1)
 
     def key(self, name: str, *params: str) -> str:

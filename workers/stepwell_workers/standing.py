@@ -47,12 +47,15 @@ class StandingLease:
         assert self._node is not None
         self.kept = self.share
         self._over.clear()
-        then = transitions.lease_command(
+        script, argv = transitions.lease_command(
             self._worker_id, prefix, self._lanes, want=self.share, lease_ms=self._lease_ms, max_bytes=_BYTES
         )  # fmt: skip
-        # No reply of the lease (SCRIPT FLUSH) is as good as an empty one.
+        # No reply of the lease (FUNCTION FLUSH) is as good as an empty one.
         rung, rows = await self._node.stand(
-            ("BLPOP", *bells, block), then, timeout=block + 5.0, label="bell"
+            ("BLPOP", *bells, block),
+            (*self._node.scripts.calling(script), *argv),
+            timeout=block + 5.0,
+            label="bell",
         )
         return rung, [leased(row) for row in cast("list[Any]", rows or ())]
 

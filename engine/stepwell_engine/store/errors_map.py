@@ -44,6 +44,7 @@ _CLASSES: dict[str, type[redis_errors.ResponseError]] = {
     "UNBLOCKED": TransientError,
 }
 _AUTH_CODES = ("NOAUTH", "WRONGPASS", "NOPERM")
+_NO_FUNCTION = "ERR Function not found"
 _NEEDS_NONE = "AUTH <password> called without any password"
 
 # Before 7.0 an error inside a script is wrapped: "ERR Error running script (…): … -READONLY …".
@@ -72,6 +73,8 @@ def reply_error(endpoint: Endpoint, text: str) -> Exception:
     """
     if wrapped := _WRAPPED.match(text):
         text = wrapped["inner"]
+    if text == _NO_FUNCTION:
+        return redis_errors.NoScriptError(text)
     code, _, rest = text.partition(" ")
     if code in _AUTH_CODES or _NEEDS_NONE in text:
         return auth_error(endpoint, text)

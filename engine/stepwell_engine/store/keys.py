@@ -105,16 +105,16 @@ BY_NAME = {spec.name: spec for spec in SPECS}
 
 
 def lua_builder(name: str) -> str:
-    """The Lua function `k_<name>` that builds this key from the shard's root.
+    """The Lua function that builds this key from the shard's root; sources call it `k_<name>`, and it stands in the table `K`.
 
     >>> lua_builder("run")
-    "local function k_run(run) return ROOT .. ':r:' .. run end"
+    "function K.run(run) return ROOT .. ':r:' .. run end"
     """
     spec = BY_NAME[name]
     parts = ["ROOT", "':" + spec.pattern + "'"]
     text = parts[0] + " .. " + _PARAM.sub(lambda m: f"' .. {m.group(1)} .. '", parts[1])
     text = text.replace(" .. ''", "")
-    return f"local function k_{name}({', '.join(spec.params)}) return {text} end"
+    return f"function K.{name}({', '.join(spec.params)}) return {text} end"
 
 
 class Keys:

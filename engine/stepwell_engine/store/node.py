@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from stepwell.errors import ServerAuthError, ServerUnavailableError
 from stepwell_engine.store.errors_map import AGAIN, RETRYABLE, final, unavailable
-from stepwell_engine.store.scripts import Script
+from stepwell_engine.store.loading import Loaded, noted
 from stepwell_engine.store.url import Endpoint
 from stepwell_engine.store.wire import Arg, Counters, Wire
 
@@ -52,6 +52,7 @@ class Node:
     ) -> None:
         self.endpoint = known
         self.wire: Wire | None = None  # may have closed since
+        self.scripts = Loaded()
         self._resolve = resolve
         self._settings = settings
         self._counters = counters
@@ -60,7 +61,6 @@ class Node:
         self._opener: asyncio.Task[None] | None = None
         self._tried = False
         self._waiters: deque[asyncio.Future[Wire]] = deque()
-        self._scripts: dict[str, Script] = {}
         self._failures = 0
         self._last_failure = 0.0
         self._idle: dict[str, list[Wire]] = {}
@@ -95,21 +95,6 @@ class Node:
     def calm(self) -> None:
         """A retry succeeded: the next backoff is short again."""
         self._failures = 0
-
-    def eval(self, wire: Wire, script: Script, argv: tuple[Any, ...]) -> asyncio.Future[Any]:
-        """EVALSHA, with SCRIPT LOAD right before it if this server may not have the script."""
-        if script.sha not in self._scripts:
-            self._scripts[script.sha] = script
-            wire.call("SCRIPT", "LOAD", script.source).add_done_callback(_noted)
-        return wire.call(*argv)
-
-    def forget(self, script: Script) -> None:
-        """The server lost its scripts (SCRIPT FLUSH): the next `eval` loads this one again."""
-        self._scripts.pop(script.sha, None)
-
-    async def load(self, script: Script) -> None:
-        """SCRIPT LOAD whose error is seen: the script doesn't compile, or SCRIPT is forbidden."""
-        await (await self.ready()).call("SCRIPT", "LOAD", script.source)
 
     async def take(self, label: str) -> Wire:
         """A connection for one blocking command, idle or new; `give` it back or `drop` it."""
@@ -242,9 +227,8 @@ class Node:
         # A restarted server has no scripts. Loading them before anyone is let in keeps the order
         # of what is resent, and a server that is still LOADING its data is found out here.
         ping = wire.call("PING")
-        loads = [wire.call("SCRIPT", "LOAD", s.source) for s in self._scripts.values()]
         try:
-            await asyncio.gather(ping, *loads, return_exceptions=True)
+            await asyncio.gather(ping, self.scripts.prepare(wire), return_exceptions=True)
             await ping
         except Exception as error:
             wire.abort("it refused PING")
@@ -288,7 +272,7 @@ class Node:
 async def _answered(*calls: asyncio.Future[Any], limit: float) -> None:
     """Wait for replies; TimeoutError. A loop that was blocked meanwhile reads first what has come."""
     for call in calls:
-        call.add_done_callback(_noted)
+        call.add_done_callback(noted)
     await asyncio.wait(calls, timeout=limit)
     for _ in range(3):
         if all(call.done() for call in calls):
@@ -299,13 +283,7 @@ async def _answered(*calls: asyncio.Future[Any], limit: float) -> None:
 
 def ask(wire: Wire) -> None:
     """Says ASKING: the next command on it may be about a slot that is still on its way to this server."""
-    wire.call("ASKING").add_done_callback(_noted)
-
-
-def _noted(future: asyncio.Future[Any]) -> None:
-    # A failed load shows as NOSCRIPT, and a lost connection in the call behind it.
-    if not future.cancelled():
-        future.exception()
+    wire.call("ASKING").add_done_callback(noted)
 
 
 def fixed(endpoint: Endpoint) -> Resolve:

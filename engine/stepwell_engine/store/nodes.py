@@ -4,7 +4,7 @@ Commands of one loop turn leave each node's shared connection in one write.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any, Final, Self, cast
 
 from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
@@ -129,11 +129,11 @@ class Server:
         whether it was done isn't known.
         ServerAuthError at once; redis.exceptions.ResponseError for an error of the script.
         """
-        argv = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        argv = (len(keys), *keys, *args)
         seen: list[Exception] = []
         node = self._route(key)
         wire = node.wire
-        sent = None if wire is None or wire.closed else node.eval(wire, script, argv)
+        sent = None if wire is None or wire.closed else node.scripts.run(wire, script, argv)
         following = self._follow(node, sent, argv, script, key, seen)
         return following if deadline is None else self._until(deadline, node, following, seen)
 
@@ -191,6 +191,11 @@ class Server:
         replies = await asyncio.gather(*(wire.call(*args) for wire in wires))
         return {node.endpoint: reply for node, reply in zip(nodes, replies, strict=True)}
 
+    async def tidy_functions(self, own: Collection[str]) -> None:
+        """Delete functions that versions before this one left on the masters; `own` are this version's. Errors as for `call`."""
+        for node in self._masters():
+            await node.scripts.tidy(await node.ready(), own)
+
     async def check_server(self) -> list[ServerInfo]:
         """What each master says about itself, with its clock. Errors as for `call`."""
         return [await read(await node.ready(), full=True) for node in self._masters()]
@@ -226,7 +231,7 @@ class Server:
                     if asking:
                         ask(wire)
                         asking = False
-                    sent = node.eval(wire, script, argv) if script else wire.call(*argv)
+                    sent = node.scripts.run(wire, script, argv) if script else wire.call(*argv)
                 reply = await sent
             except AskError as error:  # and MovedError
                 hops += 1
@@ -239,8 +244,8 @@ class Server:
                 if script is None or loads > _MAX_LOADS:
                     raise
                 if loads > 1:
-                    await node.load(script)
-                node.forget(script)
+                    await node.scripts.load(await node.ready(), script)
+                node.scripts.forget(script)
             except AGAIN as error:
                 if seen is None or self._closed:
                     self._refresh_soon()

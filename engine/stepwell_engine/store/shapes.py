@@ -56,6 +56,37 @@ def run_args(runs: Sequence[NewRun], *, flow: bool = False) -> list[Arg]:
     return args
 
 
+class Candidates(NamedTuple):
+    """A page of waits: (member, pending record, the run's event blob) of each, and whether there may be more."""
+
+    rows: list[tuple[bytes, bytes, bytes]]
+    more: bool
+
+
+@dataclass(slots=True)
+class Guard:
+    """What a write is guessed to find: the registry at that version, and nobody who waits for those names.
+
+    Where somebody does, the write that did not happen sets `awaited`: for each name the paths in use.
+    """
+
+    version: bytes
+    names: Sequence[str]
+    awaited: list[list[str]] | None = None
+
+    def args(self) -> list[Arg]:
+        return [self.version, *self.names]
+
+    def holds(self, reply: int | list[Any]) -> bool:
+        """Whether a reply of fanout.lua or admit.lua tells of a write."""
+        if isinstance(reply, int):
+            return reply >= 0
+        if reply and isinstance(reply[0], list):
+            self.awaited = [[path.decode() for path in paths] for paths in reply]
+            return False
+        return reply != [b"-1"]
+
+
 class Leased(NamedTuple):
     """One leased item: `step` is '' for the root. `fields` is the run's hash, empty when it must be read apart."""
 

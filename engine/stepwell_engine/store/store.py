@@ -54,15 +54,13 @@ class Store:
         shards: int | None = None,
         clock: Clock | None = None,
         deadline: float = 5.0,
-        strict: bool = False,
         name: str = "stepwell",
     ) -> Self:
         """Connect, check the server, open the namespace.
 
         `url`: every form of `stepwell_engine.store.url.parse`. `shards=None` takes the namespace as
         it is, and makes a new one with a single shard. `deadline` (seconds): it fails rather than
-        waits. `strict` is for tests (`Script.strict`). Raises ServerUnavailableError,
-        ServerAuthError, ServerReadOnlyError, ServerTooOldError, ServerUrlError, ConfigError for a
+        waits. Raises ServerUnavailableError, ServerAuthError, ServerReadOnlyError, ServerTooOldError, ServerUrlError, ConfigError for a
         bad `namespace` or `shards`, and NamespaceError when the namespace has another shard count
         or a layout this version doesn't know.
         """
@@ -71,13 +69,10 @@ class Store:
         clock = clock or SystemClock()
         server = await Server.open(url, connect_timeout=deadline, name=name)
         try:
-            home = Transitions(server, Keys(namespace, 0), clock, strict=strict)
+            home = Transitions(server, Keys(namespace, 0), clock)
             count, schema = await home.namespace(shards or 1, SCHEMA, deadline=deadline)
             _check_stored(namespace, shards, count, schema)
-            rest = (
-                Transitions(server, Keys(namespace, i), clock, strict=strict)
-                for i in range(1, count)
-            )
+            rest = (Transitions(server, Keys(namespace, i), clock) for i in range(1, count))
             return cls(server, namespace, (home, *rest), clock, await server.check_server())
         except BaseException:
             await server.aclose()

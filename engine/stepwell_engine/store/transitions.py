@@ -12,8 +12,10 @@ from stepwell_engine.store.nodes import Server
 from stepwell_engine.store.scripts import Script, load
 from stepwell_engine.store.shapes import (
     Arg,
+    Candidates,
     DueReply,
     Expired,
+    Guard,
     Leased,
     NewEvent,
     NewRun,
@@ -38,13 +40,13 @@ class Transitions:
 
     __slots__ = ("_clock", "_keys", "_root", "_scripts", "_server", "keys", "shard")
 
-    def __init__(self, server: Server, keys: Keys, clock: Clock, *, strict: bool = False) -> None:
+    def __init__(self, server: Server, keys: Keys, clock: Clock) -> None:
         self._server = server
         self._clock = clock
         self.keys = keys
         self._root = (keys.root,)
         self.shard = int(keys.root.rpartition(":")[2][:-1])
-        self._scripts = {name: load(name).strict() if strict else load(name) for name in NAMES}
+        self._scripts = {name: load(name) for name in NAMES}
 
     def _call(self, name: str, *args: Arg, deadline: float | None = None) -> Awaitable[Any]:
         script: Script = self._scripts[name]
@@ -74,15 +76,15 @@ class Transitions:
         runs: Sequence[NewRun],
         *,
         record_ttl_ms: int,
-        guard: Sequence[Arg] = (),
-    ) -> int:
+        guard: Guard | None = None,
+    ) -> int | None:
         """Create runs, write event records and acknowledge the entries that caused them; returns how many were created.
 
-        `guard` (single-shard namespaces): the registry's version, then event names. Unless the version is that one and nobody waits for
-        any of the names, nothing is written and -1 is returned.
+        `guard` (single-shard namespaces): unless it holds, nothing is written and None is returned.
         """
         head = self._head(group, entries, records, record_ttl_ms, guard)
-        return int(await self._call("fanout", *head, *run_args(runs)))
+        reply = await self._call("fanout", *head, *run_args(runs))
+        return int(reply) if guard is None or guard.holds(reply) else None
 
     async def admit(
         self,
@@ -92,12 +94,12 @@ class Transitions:
         runs: Sequence[NewRun],
         *,
         record_ttl_ms: int,
-        guard: Sequence[Arg] = (),
+        guard: Guard | None = None,
     ) -> list[str] | None:
         """`fanout` for runs that flow control decides about; the function number of each run created, None when the guard does not hold."""
         head = self._head(group, entries, records, record_ttl_ms, guard)
         reply = await self._call("admit", *head, *run_args(runs, flow=True))
-        return None if reply == [b"-1"] else [number.decode() for number in reply]
+        return [n.decode() for n in reply] if guard is None or guard.holds(reply) else None
 
     def _head(
         self,
@@ -105,10 +107,11 @@ class Transitions:
         entries: Sequence[Arg],
         records: Sequence[tuple[str, bytes]],
         ttl_ms: int,
-        guard: Sequence[Arg],
+        guard: Guard | None,
     ) -> list[Arg]:
         """What fanout.lua and admit.lua take before the runs."""
-        args: list[Arg] = [self._clock.offset_ms, group, ttl_ms, len(guard), *guard]
+        asked = guard.args() if guard else []
+        args: list[Arg] = [self._clock.offset_ms, group, ttl_ms, len(asked), *asked]
         args += (len(entries), *entries)
         return args + pairs(records)
 
@@ -166,10 +169,12 @@ class Transitions:
 
     def lease_command(
         self, worker: str, prefix: str, lanes: Sequence[str], *, want: int, lease_ms: int, max_bytes: int
-    ) -> list[Arg]:  # fmt: skip
-        """`lease` without suspects as one command, for a connection of the caller's; `leased` reads the rows of its reply."""
-        sha = self._scripts["lease"].sha
-        return ["EVALSHA", sha, 1, *self._root, 0, worker, prefix, lease_ms, want, max_bytes, 0, *lanes]  # fmt: skip
+    ) -> tuple[Script, list[Arg]]:  # fmt: skip
+        """`lease` without suspects for a connection of the caller's: its script, and what goes behind `Loaded.calling`.
+
+        `leased` reads the rows of its reply.
+        """
+        return self._scripts["lease"], [1, *self._root, 0, worker, prefix, lease_ms, want, max_bytes, 0, *lanes]  # fmt: skip
 
     def commit(
         self,
@@ -272,12 +277,13 @@ class Transitions:
 
     async def candidates(
         self, pages: Sequence[tuple[str, bytes, bytes]], *, limit: int = 500
-    ) -> list[list[tuple[bytes, bytes, bytes]]]:
-        """Waits by (name, prefix, after): for each, up to `limit` (member, pending record, the run's event blob)."""
+    ) -> list[Candidates]:
+        """Waits by (name, prefix, after): for each, up to `limit`."""
         args: list[Arg] = [limit]
         for page in pages:
             args += page
-        return [[(m, p, e) for m, p, e in found] for found in await self._call("candidates", *args)]
+        found = await self._call("candidates", *args)
+        return [Candidates([(m, p, e) for m, p, e in rows], bool(more)) for more, *rows in found]
 
     async def resolve(
         self,

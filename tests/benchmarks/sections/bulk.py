@@ -117,5 +117,6 @@ async def bulk(url: str) -> AsyncIterator[Bulk]:
 
 async def scripts_us(redis: "Redis") -> tuple[int, int]:
     """(calls, microseconds) of all scripts since the server started, what they call included."""
-    stats: dict[str, Any] = (await redis.info("commandstats")).get("cmdstat_evalsha", {})
-    return int(stats.get("calls", 0)), int(stats.get("usec", 0))
+    found: dict[str, Any] = await redis.info("commandstats")
+    stats = [found[name] for name in ("cmdstat_fcall", "cmdstat_evalsha") if name in found]
+    return sum(int(s["calls"]) for s in stats), sum(int(s["usec"]) for s in stats)

@@ -31,7 +31,7 @@ def fresh(redis: EmbeddedServer) -> EmbeddedServer:
 @pytest.fixture(params=[1, 4])
 async def store(fresh: EmbeddedServer, request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """A namespace of one shard and one of four."""
-    opened = await Store.open(fresh.url, shards=request.param, strict=True)
+    opened = await Store.open(fresh.url, shards=request.param)
     yield opened
     await opened.aclose()
 

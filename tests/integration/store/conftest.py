@@ -6,7 +6,7 @@ import pytest
 
 from stepwell_engine.embedded import EmbeddedCluster, EmbeddedServer
 from stepwell_engine.store.nodes import Server
-from stepwell_engine.store.scripts import Script, make_script
+from stepwell_engine.store.scripts import Script
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
@@ -50,4 +50,4 @@ def append() -> Script:
       redis.call('RPUSH', KEYS[1], ARGV[1])
     end
     return redis.call('LLEN', KEYS[1])"""
-    return make_script("append", source, (), ())
+    return Script("append", source)

@@ -16,7 +16,7 @@ from stepwell.errors import (
 )
 from stepwell_engine.embedded import EmbeddedServer, free_port
 from stepwell_engine.store.nodes import Server
-from stepwell_engine.store.scripts import Script, make_script
+from stepwell_engine.store.scripts import Script
 from stepwell_engine.store.url import ServerUrlError
 from stepwell_engine.store.wire import Arg, Wire
 
@@ -45,21 +45,22 @@ async def test_a_script_is_queued_before_it_is_awaited(server: Server, append: S
     assert await first == 1
 
 
-async def test_script_flush_is_healed(server: Server, append: Script) -> None:
+@pytest.mark.parametrize("what", ["FUNCTION", "SCRIPT"])
+async def test_a_flush_is_healed(server: Server, append: Script, what: str) -> None:
     await server.script("l", append, ["l"], [0])
-    await server.call("", "SCRIPT", "FLUSH")
+    await server.call("", what, "FLUSH")
     await asyncio.gather(*(server.script("l", append, ["l"], [i]) for i in range(1, 50)))
     assert await order(server, "l") == list(range(50))
 
 
 async def test_errors_of_a_script_are_not_retried(server: Server) -> None:
-    bad = make_script("bad", "return redis.error_reply('WRONG way')", (), ())
+    bad = Script("bad", "return redis.error_reply('WRONG way')")
     with pytest.raises(ResponseError, match="WRONG way"):
         await server.script("k", bad, ["k"], [])
 
 
 async def test_a_script_that_does_not_compile_says_so(server: Server, append: Script) -> None:
-    broken = make_script("broken", "return (", (), ())
+    broken = Script("broken", "return (")
     with pytest.raises(ResponseError, match=r"user_script:1|compil"):
         await server.script("k", broken, ["k"], [])
     assert await server.script("l", append, ["l"], [1]) == 1
@@ -116,11 +117,9 @@ async def test_a_plain_call_is_not_repeated_but_reconnects(own: EmbeddedServer) 
 async def test_out_of_memory_is_waited_for(own: EmbeddedServer, append: Script) -> None:
     server = await Server.open(own.url)
     own.command("CONFIG", "SET", "maxmemory", 1)
-    # Declared writes are refused before the script runs, as the transitions are.
-    script = make_script("strict", "#!lua\n" + append.source, (), ())
     with pytest.raises(ServerFullError, match="raise maxmemory"):
-        await server.script("l", script, ["l"], [1], deadline=0.1)
-    waiting = asyncio.ensure_future(server.script("l", script, ["l"], [2]))
+        await server.script("l", append, ["l"], [1], deadline=0.1)
+    waiting = asyncio.ensure_future(server.script("l", append, ["l"], [2]))
     own.command("CONFIG", "SET", "maxmemory", 0)
     assert await waiting == 1
     await server.aclose()

@@ -161,7 +161,7 @@ async def test_a_run_that_is_still_read_when_the_worker_stops_goes_back(server, 
 
 async def test_scripts_that_are_gone_cost_a_round_trip_only(server):
     async with shop(server.url) as made, serving(Worker([made.client])):
-        server.command("SCRIPT", "FLUSH")
+        server.command("FUNCTION", "FLUSH")
         await made.send()
         await until(lambda: made.began)
         await made.ended(1)

@@ -26,6 +26,7 @@ AT = Endpoint("example", username="ann", password="hidden")
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("ERR Function not found", redis_errors.NoScriptError),
         ("NOSCRIPT No matching script.", redis_errors.NoScriptError),
         ("READONLY You can't write against a read only replica.", redis_errors.ReadOnlyError),
         (

@@ -2,7 +2,7 @@
 -- KEYS root
 -- ARGV offset group record_ttl guards [guard]... acks [entry]... events [event record]... [fn lane start noemit parent key count [run blob created]...]...
 -- Runs of one kind share what they have in common. Guards: the registry's version and event names; unless it is that version and nobody
--- waits for those names, nothing is written and -1 is returned: the caller guessed, to save asking first.
+-- waits for those names, nothing is written; returned is -1, or who waits (lib/acknowledge.lua): the caller guessed, to save asking first.
 -- An entry is acknowledged and deleted in the same write as its effects: a redelivered batch finds its runs existing, since a
 -- run's hash outlives every delivery of its event (sweep.lua waits for the streams). A batch whose entries are all gone was handled by
 -- another coordinator, with its plan: this late word does nothing. Returns how many runs were created.

@@ -1,5 +1,6 @@
 -- The beginning that fanout.lua and admit.lua share: ARGV up to the runs. Guards, acknowledgement, records. Returns where the runs
--- begin, or nil and what to return: -1 when a guard doesn't hold, 0 when another coordinator has handled all entries.
+-- begin, or nil and what to return: -1 when the version is another, where somebody waits the paths by which he does, for each name; 0 when another
+-- coordinator has handled all entries.
 --- include time
 local function acknowledge()
   local consumers, ttl = ARGV[2], ARGV[3]
@@ -7,9 +8,12 @@ local function acknowledge()
   local n = tonumber(ARGV[at])
   if n > 0 then
     if redis.call('GET', k_functions_version()) ~= ARGV[at + 1] then return nil, -1 end
+    local paths, waited = {}, false
     for i = at + 2, at + n do
-      if redis.call('EXISTS', k_wait_paths(ARGV[i])) == 1 then return nil, -1 end
+      local some = redis.call('HKEYS', k_wait_paths(ARGV[i]))
+      paths[#paths + 1], waited = some, waited or #some > 0
     end
+    if waited then return nil, paths end
   end
   at = at + n + 1
   n = tonumber(ARGV[at])
