@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Sequence
 from typing import Any, Final, Self, cast
 
-from redis.exceptions import AskError, MovedError, NoScriptError, ResponseError
+from redis.exceptions import AskError, MovedError, NoScriptError, OutOfMemoryError, ResponseError
 
 from stepwell.errors import ServerUnavailableError, StepwellError
 from stepwell_engine.store.cluster import SlotTable, by_slot, slot_of
@@ -224,13 +224,17 @@ class Server:
         """
         asking = retried = False
         hops = loads = 0
+        function = script is not None and node.scripts.functions
         while True:
             try:
                 if sent is None:
                     wire = await node.ready()
+                    if script and loads > 1:
+                        await node.scripts.load(wire, script)
                     if asking:
                         ask(wire)
                         asking = False
+                    function = script is not None and node.scripts.functions
                     sent = node.scripts.run(wire, script, argv) if script else wire.call(*argv)
                 reply = await sent
             except AskError as error:  # and MovedError
@@ -243,16 +247,17 @@ class Server:
                 loads += 1
                 if script is None or loads > _MAX_LOADS:
                     raise
-                if loads > 1:
-                    await node.scripts.load(await node.ready(), script)
                 node.scripts.forget(script)
             except AGAIN as error:
-                if seen is None or self._closed:
+                if function and isinstance(error, OutOfMemoryError):
+                    node.scripts.full()
+                elif seen is None or self._closed:
                     self._refresh_soon()
                     raise
-                seen[:] = [error]
-                self._trouble(node)
-                node, retried = self._route(key), True
+                else:
+                    seen[:] = [error]
+                    self._trouble(node)
+                    node, retried, loads = self._route(key), True, 0
             else:
                 if retried:
                     node.calm()

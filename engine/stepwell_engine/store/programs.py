@@ -21,9 +21,8 @@ def evaluated(program: str) -> str:
     return f"local ROOT = KEYS[1]\n{program}\n_begin()\nreturn _body()"
 
 
-def library(name: str, program: str, flags: Sequence[str]) -> str:
+def library(name: str, program: str) -> str:
     """What FUNCTION LOAD takes, for a `program`: a library with one function, both called `name`."""
-    listed = ", ".join(f"'{flag}'" for flag in flags)
     return f"""#!lua name={name}
 local KEYS, ARGV, ROOT
 {program}
@@ -35,7 +34,7 @@ local function _call(keys, args)
   KEYS, ARGV = nil, nil
   return reply
 end
-redis.register_function{{ function_name = '{name}', callback = _call, flags = {{ {listed} }} }}
+redis.register_function('{name}', _call)
 """
 
 

@@ -1,6 +1,6 @@
 """The Lua transitions: found in `lua/`, expanded, and named as attributes of `Scripts`.
 
-A script's header is its contract: `-- KEYS …`, `-- ARGV …`, `-- FLAGS …`, `--- include …`. `Script` parses it, a test holds it against the
+A script's header is its contract: `-- KEYS …`, `-- ARGV …`, `--- include …`. `Script` parses it, a test holds it against the
 typed stubs in `transitions.py`.
 """
 
@@ -22,17 +22,13 @@ _KEY_USE = re.compile(rf"\bk_({'|'.join(BY_NAME)})\(")
 
 @dataclass(frozen=True)
 class Script:
-    """One transition, in the two forms that servers take: a script for EVALSHA, and a library with a function for FCALL.
-
-    `flags` are the function's: `no-writes`, `allow-oom` (a server that is out of memory refuses other functions whole).
-    """
+    """One transition, in the two forms that servers take: a script for EVALSHA, and a library with a function for FCALL."""
 
     name: str
     text: str = field(repr=False)
     definitions: tuple[Statement, ...] = field(default=(), repr=False)
     keys: tuple[str, ...] = ()
     argv: tuple[str, ...] = ()
-    flags: tuple[str, ...] = ()
 
     @cached_property
     def source(self) -> str:
@@ -47,12 +43,12 @@ class Script:
     @cached_property
     def function(self) -> str:
         """What FCALL takes. It names the version: workers and coordinators of several may use one server."""
-        return f"{PREFIX}_{self.name}_{_sha(library('', self._program, self.flags))[:12]}"
+        return f"{PREFIX}_{self.name}_{_sha(library('', self._program))[:12]}"
 
     @cached_property
     def library(self) -> str:
         """What FUNCTION LOAD takes."""
-        return library(self.function, self._program, self.flags)
+        return library(self.function, self._program)
 
     @cached_property
     def _program(self) -> str:
@@ -67,7 +63,7 @@ class Script:
 def load(name: str) -> Script:
     """Read `lua/<name>.lua`, with what it uses of its libraries."""
     text = read(name)
-    header = (_header(text, word) for word in ("KEYS", "ARGV", "FLAGS"))
+    header = (_header(text, word) for word in ("KEYS", "ARGV"))
     return Script(name, text, tuple(needed(text)), *header)
 
 

@@ -1,8 +1,11 @@
 """Scripts as functions of the server, and where it has none."""
 
+import asyncio
+
 import pytest
 from redis.exceptions import ResponseError
 
+from stepwell.errors import ServerFullError
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.store.loading import VERSIONS
 from stepwell_engine.store.nodes import Server
@@ -26,6 +29,18 @@ FORGETFUL = Script(
     "local own = {}\nlocal function keep() own[#own + 1] = ARGV[1] end\nkeep()\nmore(ARGV[1])\nreturn { COUNT, #SEEN, LATE, #own }",
     tuple(statements(DEFINITIONS)),
 )
+
+
+NUMBERED = [Script(f"n{n}", f"redis.call('RPUSH', 'order', {n})\nreturn {n}") for n in range(8)]
+
+
+async def all_at_once(server: Server) -> list[int]:
+    return [*await asyncio.gather(*(server.script("k", s, ["k"], []) for s in NUMBERED))]
+
+
+def order(server: EmbeddedServer) -> list[int]:
+    """In which they ran."""
+    return [int(n) for n in server.command("LRANGE", "order", 0, -1)]
 
 
 def ran(server: EmbeddedServer) -> set[str]:
@@ -58,14 +73,39 @@ async def test_a_call_that_fails_leaves_nothing(server: Server) -> None:
 
 
 @pytest.mark.parametrize("denied", ["-function -fcall", "-function|load", "-fcall"])
-async def test_a_user_without_functions_has_scripts(
-    own: EmbeddedServer, append: Script, denied: str
-) -> None:
+async def test_a_user_without_functions_has_scripts(own: EmbeddedServer, denied: str) -> None:
     own.command("ACL", "SETUSER", "plain", "on", ">pw", "~*", "&*", "+@all", *denied.split())
     server = await Server.open(own.url.replace("redis://", "redis://plain:pw@"))
-    assert await server.script("l", append, ["l"], [1]) == 1
-    assert await server.script("l", append, ["l"], [2]) == 2
+    assert await server.script("k", NUMBERED[0], ["k"], []) == 0
+    assert await all_at_once(server) == [*range(8)]
+    own.command("CLIENT", "KILL", "USER", "plain")
+    assert await all_at_once(server) == [*range(8)]
+    assert order(own) == [0, *range(8), *range(8)]
     assert "evalsha" in ran(own)
+    await server.aclose()
+
+
+async def test_a_server_that_is_full_at_first_is_waited_for(own: EmbeddedServer) -> None:
+    server = await Server.open(own.url)
+    own.command("CONFIG", "SET", "maxmemory", 1)
+    waiting = asyncio.ensure_future(all_at_once(server))
+    while "evalsha" not in ran(own):  # noqa: ASYNC110 - only the server tells
+        await asyncio.sleep(0)
+    own.command("CONFIG", "SET", "maxmemory", 0)
+    assert await waiting == [*range(8)]
+    assert order(own) == [*range(8)]
+    await server.aclose()
+
+
+async def test_what_makes_room_is_done_on_a_full_server(own: EmbeddedServer) -> None:
+    """A server refuses a function whole, a script by its first write that needs room: else a full one could stay so for ever."""
+    free = Script("free", "redis.call('DEL', KEYS[1])\nredis.call('SET', KEYS[1], 'x')\nreturn 1")
+    server = await Server.open(own.url)
+    assert await server.script("k", free, ["k"], []) == 1
+    own.command("CONFIG", "SET", "maxmemory", 1)
+    assert await server.script("k", free, ["k"], [], deadline=5.0) == 1
+    with pytest.raises(ServerFullError):
+        await server.script("k", NUMBERED[0], ["k2"], [], deadline=0.1)
     await server.aclose()
 
 

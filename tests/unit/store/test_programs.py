@@ -58,7 +58,6 @@ def test_a_table_of_functions_is_made_with_them() -> None:
 
 def test_both_forms_begin_before_they_do_something() -> None:
     assert evaluated("…") == "local ROOT = KEYS[1]\n…\n_begin()\nreturn _body()"
-    text = library("stepwell_x", "…", ("no-writes", "allow-oom"))
+    text = library("stepwell_x", "…")
     assert text.startswith("#!lua name=stepwell_x\n")
-    assert "function_name = 'stepwell_x'" in text
-    assert "flags = { 'no-writes', 'allow-oom' }" in text
+    assert text.endswith("redis.register_function('stepwell_x', _call)\n")

@@ -1,7 +1,6 @@
 -- candidates.lua  Waits, and cancel registrations (steps `!<i>`), found by name, path and value, for the caller to check in full.
 -- KEYS root
 -- ARGV limit [name prefix after]...
--- FLAGS no-writes
 -- after is the last member of the page before, or ''. Returns, for each, {more, [member, record, event blob of the run]...}; more = 1 when the
 -- page was cut: at `limit` rows, and after its first when the reply has 1 MiB.
 local out, size, limit = {}, 0, tonumber(ARGV[1])

@@ -1,7 +1,6 @@
 -- crons.lua  What is handled of the crons of functions, and the time.
 -- KEYS root
 -- ARGV offset [fn]...
--- FLAGS no-writes
 -- Returns {now in ms, state...}: for each function its hash, flat, or the error of reading it: one that can't be read keeps no other back.
 --- include time
 local out = { NOW }

@@ -1,7 +1,6 @@
 -- recent.lua  A page of the kept events of a name, in the order in which they were accepted.
 -- KEYS root
 -- ARGV offset age name since after
--- FLAGS no-writes
 -- since (us) is the earliest accept time; after the last event of the page before, or ''. Returns events as they were kept; a page is cut,
 -- after its first, when it has 1 MiB, so only an empty one is the last.
 --- include time

@@ -2,7 +2,6 @@
 -- every shard's streams, so that no internal event refers to a removed run and no redelivered event can start one again.
 -- KEYS root
 -- ARGV before limit
--- FLAGS allow-oom
 -- Returns how many were removed.
 local runs = redis.call('ZRANGEBYSCORE', k_ended(), '-inf', '(' .. ARGV[1], 'LIMIT', 0, tonumber(ARGV[2]))
 for _, run in ipairs(runs) do
