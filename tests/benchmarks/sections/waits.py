@@ -36,30 +36,33 @@ class Figures:
     us: float
 
 
-def wait(order: int) -> Sequence[Arg]:
+def wait(order: int, event: str = PAID) -> Sequence[Arg]:
     """Park on the event whose `data.order` is `order`, for a day."""
     key = index_key(order)
     assert key is not None
     details = {
-        "event": PAID, "expression": EXPRESSION, "values": [[PATH, order]], "residual": False,
+        "event": event, "expression": EXPRESSION, "values": [[PATH, order]], "residual": False,
         "timeout_ms": 86_400_000,
     }  # fmt: skip
     head = memo.head("wait", "nap", 1_700_000_000_000, details)
-    return ("w", STEP, 86_400_000, PAID, PATH.encode() + b"\0" + key, PATH, head, "")
+    return ("w", STEP, 86_400_000, event, PATH.encode() + b"\0" + key, PATH, head, "")
 
 
-async def measure(few: str, many: str, waits: int) -> tuple[Figures, Figures]:
-    """Events on two servers in turn, so that both meet the same moments of the machine: with ten waits at a time, and with `waits`."""
-    async with standing(few) as ten, standing(many) as rest:
-        await rest.made.parked(waits, wait)
-        for order in range(0, waits, max(1, waits // EVENTS)):
-            at = order * EVENTS // waits % FEW
-            if at == 0:
-                await ten.made.finish(await ten.made.lease())
-                await ten.made.parked(FEW, wait)
-            for side, which in ((ten, at), (rest, order))[:: 1 if at % 2 else -1]:
-                await side.event(which)
-        return ten.figures, rest.figures
+def few(order: int) -> tuple[int, str]:
+    """Ten waits a name: the order of the n-th event, or wait, and its name."""
+    return order % FEW, f"{PAID}.{order // FEW}"
+
+
+async def measure(one: str, other: str, waits: int) -> tuple[Figures, Figures]:
+    """Events on two servers in turn, so that both meet the same moments of the machine: ten waits a name, and `waits` on one."""
+    async with standing(one) as ten, standing(other) as many:
+        await ten.made.parked(EVENTS, lambda n: wait(*few(n)))
+        await many.made.parked(waits, wait)
+        for n in range(EVENTS):
+            events = [(ten, *few(n)), (many, n * (waits // EVENTS), PAID)]
+            for side, order, name in events[:: 1 if n % 2 else -1]:
+                await side.event(order, name)
+        return ten.figures, many.figures
 
 
 class Side:
@@ -72,10 +75,10 @@ class Side:
         self._times: list[float] = []
         self._costs: list[float] = []
 
-    async def event(self, order: int) -> None:
+    async def event(self, order: int, name: str) -> None:
         """One for the wait of that order, until it is handled."""
         _, before = await scripts_us(self._redis)
-        self._times.append(await _matched(self.made, order))
+        self._times.append(await _matched(self.made, order, name))
         while not await self._coordinator.idle():  # noqa: ASYNC110 - it tells of the server's streams
             await asyncio.sleep(0.001)
         _, after = await scripts_us(self._redis)
@@ -97,12 +100,12 @@ async def standing(url: str) -> AsyncIterator[Side]:
         yield Side(made, coordinator, redis)
 
 
-async def _matched(made: Bulk, order: int) -> float:
+async def _matched(made: Bulk, order: int, name: str) -> float:
     """Send one event; milliseconds until the run that waits for it is in the queue."""
     server, bell = made.store.server, made.lane_bell
     await server.call(bell, "DEL", bell)
     seed = token_hex(8)
-    new = NewEvent(PAID, encode_event(Event(PAID, {"order": order})), event_entropy(seed, 0))
+    new = NewEvent(name, encode_event(Event(name, {"order": order})), event_entropy(seed, 0))
     began = time.perf_counter()
     await made.shard.ingest(seed, [new], max_len=1_000, dedupe_ms=86_400_000, deadline=None)
     rung = await server.blocking(bell, "BLPOP", bell, 10, timeout=10.0, label="bell")
@@ -111,10 +114,10 @@ async def _matched(made: Bulk, order: int) -> float:
 
 
 def section(bench: Bench) -> Iterator[Row]:
-    """Rows `waits/…`: ms from send to queue and µs of server time, of ten waits and of a million."""
+    """Rows `waits/…`: ms from send to queue and µs of server time, of ten waits a name and of a million on one."""
     many = bench.size(WAITS, least=10_000)
-    with bench.server() as few, bench.server() as full:
-        first, second = asyncio.run(measure(few, full, many))
+    with bench.server() as one, bench.server() as other:
+        first, second = asyncio.run(measure(one, other, many))
     for what, unit in (("send to queue", "ms"), ("server time", "µs")):
         ten, rest = (f.ms if unit == "ms" else f.us for f in (first, second))
         control = Row("waits", f"{what}, {FEW} waits", ten, unit, lower=True)
