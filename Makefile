@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help demo test test-floor test-cluster lint types bench chaos chaos-short clean
+.PHONY: help demo test test-floor test-cluster test-path lint types bench chaos chaos-short clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -35,6 +35,9 @@ test-floor: $(STAMP) ## store and promises on the oldest server we support (6.2)
 
 test-cluster: $(STAMP) ## store, transitions and promises on a Cluster of three masters
 	@STEPWELL_TEST_SERVER=cluster $(BIN)/python -m pytest tests/integration/store tests/promises
+
+test-path: $(STAMP) ## promises on the server on PATH, say the distribution's Redis 7
+	@STEPWELL_TEST_SERVER=path $(BIN)/python -m pytest tests/promises -n 2
 
 lint: $(VENV)/.lint ## style and layers
 	@$(BIN)/ruff check .

