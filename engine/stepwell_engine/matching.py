@@ -82,7 +82,7 @@ class Matcher:
             pages = [
                 (name, prefix, rows[-1][0])
                 for (name, prefix, _), (rows, more) in zip(pages, found, strict=True)
-                if more
+                if more and rows
             ]
 
     async def _cancel_runs(self, work: Work, shard: Transitions, paths: Sequence[str]) -> None:

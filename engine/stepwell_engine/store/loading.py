@@ -83,7 +83,7 @@ class Loaded:
         for functions in (True, False):
             self._sent[functions] = {}
             if functions == self.functions:
-                self._sent[functions] = known
+                self._sent[functions] = dict(known)
                 loads = [wire.call(*_loading(script, functions)) for script in known.values()]
                 await asyncio.gather(*loads, return_exceptions=True)
                 # Refused, they are loaded as scripts in the next round: before anyone is let in, as that keeps the order.
@@ -120,6 +120,7 @@ class Loaded:
             self.full()
         else:
             return False
+        self._sent[True].clear()
         return True
 
 
