@@ -6,6 +6,7 @@ library has definitions only: functions, `local` variables, and `do` blocks that
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
@@ -33,7 +34,8 @@ class Statement(NamedTuple):
         return bool(self.names) and self.value is None
 
 
-def statements(source: str) -> list[Statement]:
+@cache
+def statements(source: str) -> tuple[Statement, ...]:
     """A source's statements; comments between them go."""
     parts: list[list[str]] = []
     for line in source.splitlines():
@@ -43,7 +45,7 @@ def statements(source: str) -> list[Statement]:
             parts[-1].append(line)
         else:
             parts.append([line])
-    return [_statement("\n".join(lines)) for lines in parts]
+    return tuple(_statement("\n".join(lines)) for lines in parts)
 
 
 def _statement(text: str) -> Statement:
@@ -92,6 +94,7 @@ def _libraries(text: str) -> Sequence[str]:
     return list(seen.values())
 
 
+@cache
 def _included(name: str) -> str:
     """A part of `lua/lib`; an option's part (`limits/<option>`) lies beside its Python."""
     if name.startswith("limits/"):

