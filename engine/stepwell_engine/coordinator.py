@@ -32,6 +32,7 @@ _STOP_GRACE: Final = 5.0
 _CLAIMS: Final = 3
 _FORGET_MS: Final = 600_000
 _BETWEEN_SWEEPS: Final = 0.1
+_CLOCK_LOOKS: Final = 5
 
 logger = logging.getLogger("stepwell.coordinator")
 
@@ -171,6 +172,7 @@ class Coordinator:
 
     async def _prepare(self) -> None:
         await asyncio.gather(*(reader.prepare() for reader in self._readers))
+        await self._compare_clocks()
         await self._crons.sync()
 
     async def _serve(self) -> None:
@@ -195,8 +197,7 @@ class Coordinator:
         return Loop(name, turn, self.metrics)
 
     async def _upkeep(self) -> None:
-        if self._store.server.is_cluster:
-            self._matcher.skew_us = await self._skew_us()
+        await self._compare_clocks()
         if self.registry.cancels:
             await self._fanout.recent.forget(*await self._retention.handled())
         # A backlog goes in bounded pieces, but it does go: runs may end faster than one piece a period.
@@ -212,6 +213,12 @@ class Coordinator:
         await asyncio.sleep(0.01)
         self.metrics.loop_lag.set(max(0.0, loop.time() - began - 0.01))
         await self._gauges.sample()
+
+    async def _compare_clocks(self) -> None:
+        """Learn how far masters' clocks may differ: before the first event is matched, and again, since clocks drift."""
+        if self._store.server.is_cluster:
+            # Each is a bound, too wide by its round trip. What is too wide lets an event from just before a run cancel it, so: the best.
+            self._matcher.skew_us = min([await self._skew_us() for _ in range(_CLOCK_LOOKS)])
 
     async def _skew_us(self) -> int:
         """How far the masters' clocks differ at most, the round trip included."""
