@@ -15,21 +15,19 @@ _MAX_BYTES: Final = 8 << 20
 class Chunk:
     """One shard's share of a batch, written by one call of fanout.lua or, when it grew large, a few.
 
-    `keep_ms`: how much longer than others its records are kept.
+    `keep_ms`: how much longer than others its records are kept. `controlled`: whether flow control decides about any of its runs.
     """
 
-    __slots__ = ("acks", "keep_ms", "records", "runs", "shard", "size")
+    __slots__ = ("acks", "controlled", "keep_ms", "records", "runs", "shard", "size")
 
     def __init__(self, shard: int, keep_ms: int = 0) -> None:
         self.shard = shard
         self.keep_ms = keep_ms
-        self._clear()
-
-    def _clear(self) -> None:
         self.acks: list[bytes] = []
         self.records: list[tuple[str, bytes]] = []
         self.runs: list[NewRun] = []
         self.size = 0
+        self.controlled = False
 
     def add(self, entry: Entry, runs: Sequence[NewRun], record: bytes) -> None:
         """An entry to acknowledge with what it causes; no record if that is empty.
@@ -41,20 +39,16 @@ class Chunk:
         if record:
             self.records.append((entry.id, record))
             self.size += len(record)
-        self.create(runs)
+        if runs:
+            self.create(runs)
 
     def create(self, runs: Sequence[NewRun]) -> None:
         """Runs to create."""
         self.runs += runs
         for run in runs:
             self.size += len(run.blob)
-
-    def split(self) -> "Chunk":
-        """What was gathered so far, as a chunk of its own; this one is empty then."""
-        other = Chunk(self.shard, self.keep_ms)
-        other.acks, other.records, other.runs = self.acks, self.records, self.runs
-        self._clear()
-        return other
+            if run.flow:
+                self.controlled = True
 
     @property
     def full(self) -> bool:
@@ -66,7 +60,7 @@ class Chunk:
     def parts(self) -> list[list[NewRun]]:
         """Its runs in parts of a size that one call may have; at least one part."""
         runs = self.runs
-        if len(runs) <= _MAX_RUNS and sum(len(run.blob) for run in runs) <= 2 * _MAX_BYTES:
+        if len(runs) <= _MAX_RUNS and self.size <= 2 * _MAX_BYTES:
             return [runs]
         parts: list[list[NewRun]] = [[]]
         size = 0

@@ -243,26 +243,21 @@ class Coordinator:
 
     async def _persist(self, part: Callable[[], Awaitable[None]]) -> None:
         """Try again while the server is away; the reader's timeout ends it when the read is stale."""
-        backoff = Backoff()
+        backoff: Backoff | None = None
         while True:
             try:
                 return await part()
             except TROUBLE as error:
                 self.metrics.redis_errors.inc()
                 logger.warning("handling what was read: %s", error)
+                backoff = backoff or Backoff()
                 await backoff.pause()
 
     async def _handle_events(self, read: Read) -> None:
         batches = [Batch(shard, rows) for shard, rows in read.events.items()]
-        for batch in batches:
-            if batch.wakes:
-                self._timers[batch.shard].poke()
-        if any(b.wakes and registers(read.events[b.shard]) for b in batches):
-            # Before the entry that says so is dropped: if this fails, it is done again.
-            await self._crons.sync()
         filled = batches
         if idle := [b for b in batches if b.wakes or b.bad]:
-            await asyncio.gather(*map(self._fanout.drop, idle))
+            await self._drop(idle, read)
             filled = [batch for batch in batches if batch.entries]
         try:
             await self._fanout.handle(filled)
@@ -272,6 +267,16 @@ class Coordinator:
             logger.exception("a batch of events can't be handled whole; each is tried alone")
             await self._one_by_one(filled)
         self._fanout.count_cancelled(batches)
+
+    async def _drop(self, idle: list[Batch], read: Read) -> None:
+        """Do what wake-ups ask for, and drop them and what can't be read."""
+        for batch in idle:
+            if batch.wakes:
+                self._timers[batch.shard].poke()
+        if any(b.wakes and registers(read.events[b.shard]) for b in idle):
+            # Before the entry that says so is dropped: if this fails, it is done again.
+            await self._crons.sync()
+        await asyncio.gather(*map(self._fanout.drop, idle))
 
     async def _one_by_one(self, batches: list[Batch]) -> None:
         """One entry must not hold up the others: it is found, recorded and given up."""

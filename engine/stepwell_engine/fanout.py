@@ -165,9 +165,8 @@ class Fanout:
         """Decide what needs no further look at the server; returns the rest, and how many events start nothing."""
         chunk = Chunk(batch.shard)
         special: list[Work] = []
-        registry, shard, now = self._registry, batch.shard, self._store.clock.now_ms()
-        plain: dict[str, bool] = {}
-        unmatched = 0
+        registry, shard = self._registry, batch.shard
+        unmatched = now = 0
         for entry in batch.entries:
             name = entry.name
             route = registry.route(name)
@@ -179,16 +178,18 @@ class Fanout:
                     unmatched += entry.events
                 else:
                     special.append(Work(entry, route, shard))
-            elif plain[name] if name in plain else plain.setdefault(name, route.plain(shard)):
+            elif route.home == shard:
                 chunk.add(entry, start_all(entry, route.always, route.name_bytes, shard), b"")
             else:
+                now = now or self._store.clock.now_ms()
                 decided = plan(Work(entry, route, shard), registry, now)
                 if decided.local and not decided.keep_ms:
                     unmatched += self._add(chunk, decided)
                 else:
                     special.append(decided.work)
             if chunk.full:
-                chunks.append(chunk.split())
+                chunks.append(chunk)
+                chunk = Chunk(shard)
         chunks.append(chunk)
         return special, unmatched
 
@@ -234,25 +235,22 @@ class Fanout:
         *parts, last = chunk.parts()
         # The acknowledgement goes with the last part: what is lost before it is done again.
         for runs in parts:
-            if not await self._write_part(chunk.shard, (), (), runs, guard, 0):
+            if not await self._write_part(chunk, (), (), runs, guard):
                 return False
             guard = None
-        return await self._write_part(
-            chunk.shard, chunk.acks, chunk.records, last, guard, chunk.keep_ms
-        )
+        return await self._write_part(chunk, chunk.acks, chunk.records, last, guard)
 
     async def _write_part(
         self,
-        number: int,
+        chunk: Chunk,
         acks: Sequence[bytes],
         records: Sequence[tuple[str, bytes]],
         runs: Sequence[NewRun],
         guard: Guard | None,
-        keep_ms: int,
     ) -> bool:
-        shard = self._store.shards[number]
-        ttl = RECORD_TTL_MS + keep_ms
-        if any(run.flow for run in runs):
+        shard = self._store.shards[chunk.shard]
+        ttl = RECORD_TTL_MS + chunk.keep_ms
+        if chunk.controlled:
             started = await shard.admit(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard)
             if started is None:
                 return False

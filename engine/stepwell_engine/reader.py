@@ -31,6 +31,8 @@ _SMALL: Final = 100
 logger = logging.getLogger("stepwell.coordinator")
 
 Row = tuple[bytes, list[bytes]]
+Ids = set[tuple[str, bytes]]
+"""Entries: stream and id of each."""
 
 
 @dataclass(slots=True)
@@ -45,12 +47,6 @@ class Read:
     def left(self) -> float:
         """Seconds until it is stale."""
         return self.at + STALE_S - boot_seconds()
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Its number of entries and their bytes, roughly."""
-        rows = [row for part in (self.events, self.owed) for some in part.values() for row in some]
-        return len(rows), sum(len(flat[9]) for _, flat in rows if len(flat) > 9)
 
 
 class Reader:
@@ -86,9 +82,7 @@ class Reader:
         self._count = _COUNT
         self._quick = 0
         self._last = 0.0
-        self._slots = asyncio.Semaphore(_IN_FLIGHT)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._working: set[tuple[str, bytes]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[Ids, asyncio.TimerHandle]] = {}
         self._cursors: dict[str, bytes] = {}
 
     @property
@@ -110,8 +104,8 @@ class Reader:
 
     async def read(self) -> None:
         """Wait for new entries and start to handle them. Raises ServerError."""
-        async with self._slots:
-            pass  # a free slot first: what is read and not handled ages
+        while len(self._tasks) >= _IN_FLIGHT:  # before it is read: what is not handled ages
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         if self._quick >= _QUICK_READS:
             await asyncio.sleep(_GATHER_S)
         asked = boot_seconds()
@@ -125,11 +119,10 @@ class Reader:
             )
         )  # fmt: skip
         if reply:
-            self._pace(sum(len(rows) for _, rows in reply))
-            await self._start(((key.decode(), rows) for key, rows in reply), asked)
+            entries = self._start([(key.decode(), rows) for key, rows in reply], asked)
             # What is begun leaves first: in an idle system each event would wait for this loop to ask for the next.
             await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            self._pace(entries)
 
     def _pace(self, entries: int) -> None:
         now = boot_seconds()
@@ -147,7 +140,7 @@ class Reader:
                 found.append((stream, rows))
                 self._metrics.redeliveries.inc(len(rows))
         if found:
-            await self._start(found, asked)
+            self._start(found, asked)
 
     async def drain(self) -> None:
         """Wait until all that was read is handled."""
@@ -165,7 +158,7 @@ class Reader:
         )  # fmt: skip
         found = [(key.decode(), [row for row in rows if row[1]]) for key, rows in reply or ()]
         if any(rows for _, rows in found):
-            await self._start(found, asked)
+            self._start(found, asked)
             await self.drain()
 
     def cancel(self) -> None:
@@ -205,7 +198,8 @@ class Reader:
         if len(rows) < len(reply[1]):
             await self._forget_deleted(stream)
         # What this very process works on isn't left behind, just slow.
-        return [row for row in rows if (stream, row[0]) not in self._working]
+        working = Ids().union(*(ids for ids, _ in self._tasks.values()))
+        return [row for row in rows if (stream, row[0]) not in working]
 
     async def _forget_deleted(self, stream: str) -> None:
         """On 6.2, entries deleted from the stream stay pending, and are claimed as nil without an id."""
@@ -217,40 +211,48 @@ class Reader:
             if not await call(self._root, "XRANGE", stream, sid, sid):
                 await call(self._root, "XACK", stream, GROUP, sid)
 
-    async def _start(self, found: Iterable[tuple[str, list[Row]]], asked: float) -> None:
-        # Its age counts from the question: the answer may have lain in the socket of a stopped process.
+    def _start(self, found: Iterable[tuple[str, list[Row]]], asked: float) -> int:
+        """Begin to handle rows by stream; how many they are."""
         read = Read(asked)
-        ids: set[tuple[str, bytes]] = set()
+        ids, size = Ids(), 0
         for stream, rows in found:
             shard, is_events = self._streams[stream]
             (read.events if is_events else read.owed).setdefault(shard, []).extend(rows)
-            ids.update((stream, row[0]) for row in rows)
-        self._adapt(read)
-        self._working |= ids
-        await self._slots.acquire()
-        task = asyncio.create_task(self._handled(read, ids))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            for sid, flat in rows:
+                ids.add((stream, sid))
+                size += len(flat[9]) if len(flat) > 9 else 0
+        self._adapt(len(ids), size)
+        # Its age counts from the question: the answer may have lain in the socket of a stopped process.
+        left = read.left
+        if left <= 0:
+            _warn_stale(ids)
+            return len(ids)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(self._handled(read, ids))
+        self._tasks[task] = ids, loop.call_later(left, task.cancel)
+        task.add_done_callback(self._ended)
+        return len(ids)
 
-    async def _handled(self, read: Read, ids: set[tuple[str, bytes]]) -> None:
+    async def _handled(self, read: Read, ids: Ids) -> None:
         try:
-            if read.left <= 0:
-                raise TimeoutError
-            async with asyncio.timeout(read.left):
-                await self._handle(read)
-        except TimeoutError:
-            logger.warning(
-                "%d entries were not handled within %g s and will be claimed", len(ids), STALE_S
-            )
+            await self._handle(read)
+        except asyncio.CancelledError:
+            if read.left > 0:
+                raise
+            _warn_stale(ids)
         except Exception:
             logger.exception("%d entries were not handled and will be claimed", len(ids))
-        finally:
-            self._working -= ids
-            self._slots.release()
 
-    def _adapt(self, read: Read) -> None:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        _, timer = self._tasks.pop(task)
+        timer.cancel()
+
+    def _adapt(self, entries: int, size: int) -> None:
         """Read fewer at a time when events are large: hundreds of 3 MiB would not fit a process."""
-        entries, size = read.size
         if size * 2 > _READ_BYTES or self._count < _COUNT:
             wanted = _READ_BYTES * entries // max(size, 1)
             self._count = max(_LEAST, min(_COUNT, wanted, self._count * 2))
+
+
+def _warn_stale(ids: Ids) -> None:
+    logger.warning("%d entries were not handled within %g s and will be claimed", len(ids), STALE_S)

@@ -85,6 +85,7 @@ Condition = Program | None
 class Route:
     """Who wants events of one name.
 
+    `home`: the shard of all who want it, if they want it whatever it holds and have no flow control; else -1.
     `by_value`: path → value → functions that want just that value, each with the `data.fn_id` it asks for as well, if it does.
     """
 
@@ -97,20 +98,12 @@ class Route:
         default_factory=dict[str, dict[str, list[Watch]]]
     )
     told: Once = field(default_factory=Once)
+    home: int = -1
 
     @property
     def empty(self) -> bool:
         """Whether nobody wants the name."""
         return not (self.always or self.filtered or self.by_value)
-
-    def plain(self, shard: int) -> bool:
-        """Whether all who want it want it whatever it holds, have no flow control and live on that shard."""
-        return (
-            bool(self.always)
-            and not self.filtered
-            and not self.by_value
-            and all(f.shard == shard and f.flow is None for f in self.always)
-        )
 
     def outcomes(
         self, fields: Callable[[], Fields], now_ms: int
@@ -203,6 +196,10 @@ class TriggerIndex:
         route = Route(len(name.encode()), told=self._told)
         for number, function in functions.items():
             _place(route, function, texts[number], internal=name.startswith(INTERNAL))
+        shards = {function.shard for function in route.always}
+        controlled = any(function.flow is not None for function in route.always)
+        if len(shards) == 1 and not (controlled or route.filtered or route.by_value):
+            (route.home,) = shards
         return route
 
 

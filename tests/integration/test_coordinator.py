@@ -1,5 +1,6 @@
 """Fan-out: every event has one outcome for each function that wants it, whatever is delivered twice."""
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -307,7 +308,25 @@ async def test_a_batch_that_went_stale_is_left_to_who_claimed_it(one: World) -> 
         seen.append(read)
 
     reader = Reader(one.store, [0], "x", handle, Metrics())
-    await reader._start([(keys.events, reply[0][1])], boot_seconds() - STALE_S - 1)
+    reader._start([(keys.events, reply[0][1])], boot_seconds() - STALE_S - 1)
     await reader.drain()
     assert seen == []
     assert await one.record(event) is None
+
+
+async def test_a_batch_that_goes_stale_while_it_is_handled_is_left_as_well(
+    one: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stepwell_engine.reader.STALE_S", 0.01)
+    begun: list[Read] = []
+
+    async def handle(read: Read) -> None:
+        begun.append(read)
+        await asyncio.Event().wait()
+
+    reader = Reader(one.store, [0], "x", handle, Metrics())
+    reader._start([(one.store.keys(0).events, [(b"1-0", [b"k", b"w"])])], boot_seconds())
+    assert reader.busy
+    await reader.drain()
+    assert len(begun) == 1
+    assert "1 entries were not handled within 0.01 s" in caplog.text

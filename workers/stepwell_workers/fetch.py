@@ -180,7 +180,8 @@ class Fetcher:
 
     def _start(self, transitions: Transitions, taken: list[Leased]) -> None:
         self._active += len(taken)
-        self._suspects += sum(leased.suspect for leased in taken)
+        for leased in taken:
+            self._suspects += leased.suspect
         if len(taken) <= STRIDE:
             for leased in taken:
                 self._begin(transitions, leased)
@@ -275,6 +276,7 @@ class Fetcher:
         try:
             reply, taken = await self._standing.wait(transitions, bells, self._prefix(), BLOCK)
             self._start(transitions, await self._still_held(transitions, taken, asked))
+            await asyncio.sleep(0)  # what begins goes first
         finally:
             self._standing.over()
         return reply

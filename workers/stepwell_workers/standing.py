@@ -6,7 +6,7 @@ the function's first line. It is an advance, not a promise: what it leaves, and 
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from stepwell.clock import SystemClock
 from stepwell.errors import StepwellError
@@ -57,7 +57,7 @@ class StandingLease:
             timeout=block + 5.0,
             label="bell",
         )
-        return rung, [leased(row) for row in cast("list[Any]", rows or ())]
+        return rung, [leased(row) for row in rows or ()]
 
     def over(self) -> None:
         """What came has begun, or nothing will come."""

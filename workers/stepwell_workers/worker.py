@@ -212,13 +212,15 @@ class Worker:
             if function is None:
                 await self._refuse(shard, leased)
                 return
-            self._counters.leased(leased.fields, self.store.clock.now_ms())
+            # In the next turn: somebody waits for the function's first line, nobody for the count.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._counters.leased, leased.fields, self.store.clock.now_ms())
             kind = Entry if function.is_handler_async else SyncEntry
             entry = kind(self.services, shard, function, leased)
             self._entries[item] = entry
             if self.services.draining == "stop":
                 # It was on its way when the others were closed. In the next turn: now it has not begun.
-                asyncio.get_running_loop().call_soon(entry.close, YIELD, "stop")
+                loop.call_soon(entry.close, YIELD, "stop")
             await entry.run()
         except asyncio.CancelledError:
             if entry is None or not entry.closing:

@@ -149,23 +149,24 @@ class Node:
             self.give(label, wire)
             raise unavailable(self.endpoint, "withdrawn")
         ident, first, second = wire.call("CLIENT", "ID"), wire.call(*block), wire.call(*then)
+        ident.add_done_callback(noted)
         self._standing = wire, ident
         try:
             # Waiting cancels nothing: what has come is not dropped for a timer that came with it, after the loop was blocked for long.
             await _answered(ident, limit=self._settings.connect_timeout)
-            await _answered(first, second, limit=timeout)
+            await _answered(second, limit=timeout)  # and `first`: replies come in order
             found = None if second.exception() else second.result()
             if first.exception() is not None and not found:
                 await first
-        except RETRYABLE as error:
+        except BaseException as error:
             self.drop(wire)
-            self.hold()
-            raise final(self.endpoint, error) from error
-        except TimeoutError as error:
-            self.drop(wire)
-            raise unavailable(self.endpoint, "a blocking call got no reply") from error
-        except BaseException:
-            self.drop(wire)
+            for dropped in (first, second):
+                noted(dropped)
+            if isinstance(error, RETRYABLE):
+                self.hold()
+                raise final(self.endpoint, error) from error
+            if isinstance(error, TimeoutError):
+                raise unavailable(self.endpoint, "a blocking call got no reply") from error
             raise
         finally:
             self._standing = None
@@ -269,13 +270,11 @@ class Node:
         return uniform(delay / 2, delay)
 
 
-async def _answered(*calls: asyncio.Future[Any], limit: float) -> None:
-    """Wait for replies; TimeoutError. A loop that was blocked meanwhile reads first what has come."""
-    for call in calls:
-        call.add_done_callback(noted)
-    await asyncio.wait(calls, timeout=limit)
+async def _answered(call: asyncio.Future[Any], *, limit: float) -> None:
+    """Wait for a reply; TimeoutError. A loop that was blocked meanwhile reads first what has come."""
+    await asyncio.wait((call,), timeout=limit)
     for _ in range(3):
-        if all(call.done() for call in calls):
+        if call.done():
             return
         await asyncio.sleep(0)
     raise TimeoutError

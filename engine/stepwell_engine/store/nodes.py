@@ -119,8 +119,9 @@ class Server:
         args: Sequence[Arg],
         *,
         deadline: float | None = None,
+        push: bool = False,
     ) -> Coroutine[Any, Any, Any]:
-        """Runs an idempotent script on the owner of `key`; to be awaited.
+        """Runs an idempotent script on the owner of `key`; to be awaited. `push`: as `Wire.push`.
 
         It is queued right here, before the await, so calls leave in the order they are made. When
         the connection is lost or the server can't write just now (failover, loading, out of
@@ -133,7 +134,11 @@ class Server:
         seen: list[Exception] = []
         node = self._route(key)
         wire = node.wire
-        sent = None if wire is None or wire.closed else node.scripts.run(wire, script, argv)
+        sent = None
+        if wire is not None and not wire.closed:
+            sent = node.scripts.run(wire, script, argv)
+            if push:
+                wire.push()
         following = self._follow(node, sent, argv, script, key, seen)
         return following if deadline is None else self._until(deadline, node, following, seen)
 

@@ -48,9 +48,12 @@ class Transitions:
         self.shard = int(keys.root.rpartition(":")[2][:-1])
         self._scripts = {name: load(name) for name in NAMES}
 
-    def _call(self, name: str, *args: Arg, deadline: float | None = None) -> Awaitable[Any]:
-        script: Script = self._scripts[name]
-        return self._server.script(self.keys.root, script, self._root, args, deadline=deadline)
+    def _call(
+        self, name: str, *args: Arg, deadline: float | None = None, push: bool = False
+    ) -> Awaitable[Any]:
+        return self._server.script(
+            self.keys.root, self._scripts[name], self._root, args, deadline=deadline, push=push
+        )
 
     async def ingest(
         self,
@@ -65,7 +68,7 @@ class Transitions:
         args: list[Arg] = [self._clock.offset_ms, seed, 3_600_000, max_len, dedupe_ms, len(events)]
         for e in events:
             args += (e.kind, e.name, e.encoded, e.entropy, e.id_hash, e.extra)
-        reply = await self._call("ingest", *args, deadline=deadline)
+        reply = await self._call("ingest", *args, deadline=deadline, push=True)
         return reply[0].decode(), [first.decode() for first in reply[1:]]
 
     async def fanout(
@@ -83,7 +86,7 @@ class Transitions:
         `guard` (single-shard namespaces): unless it holds, nothing is written and None is returned.
         """
         head = self._head(group, entries, records, record_ttl_ms, guard)
-        reply = await self._call("fanout", *head, *run_args(runs))
+        reply = await self._call("fanout", *head, *run_args(runs), push=True)
         return int(reply) if guard is None or guard.holds(reply) else None
 
     async def admit(
@@ -98,7 +101,7 @@ class Transitions:
     ) -> list[str] | None:
         """`fanout` for runs that flow control decides about; the function number of each run created, None when the guard does not hold."""
         head = self._head(group, entries, records, record_ttl_ms, guard)
-        reply = await self._call("admit", *head, *run_args(runs, flow=True))
+        reply = await self._call("admit", *head, *run_args(runs, flow=True), push=True)
         return [n.decode() for n in reply] if guard is None or guard.holds(reply) else None
 
     def _head(

@@ -160,6 +160,11 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         return future
 
+    def push(self) -> None:
+        """Sends now what waits, unless replies are owed: for a call that somebody waits for and none will follow in this turn."""
+        if len(self._pending) == len(self._out):
+            self._flush()
+
     @property
     def pending(self) -> int:
         """How many replies are owed."""

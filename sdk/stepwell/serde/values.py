@@ -28,7 +28,7 @@ _INT64: Final = range(-(1 << 63), 1 << 64)
 # A float is 0xcb and eight bytes; only NaN and the infinities have an exponent of all ones. One
 # search of the packed bytes costs less than a look at every float; a chance likeness costs a walk.
 # msgpack's own signatures are unknown to pyright.
-_packb = cast("Callable[..., bytes]", cast("Any", msgpack).packb)
+_Packer = cast("Callable[..., Any]", cast("Any", msgpack).Packer)
 _unpackb = cast("Callable[..., Any]", cast("Any", msgpack).unpackb)
 _Unpacker = cast("Callable[..., Any]", cast("Any", msgpack).Unpacker)
 _NOT_FINITE: Final = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]").search
@@ -60,7 +60,8 @@ def unpack(data: bytes) -> Any:
 
 def _pack(value: object) -> bytes:
     # One packer a call: a shared one is not re-entrant, and threads and sets do re-enter.
-    return _packb(value, default=_to_ext, strict_types=True, buf_size=512)
+    packed: bytes = _Packer(default=_to_ext, strict_types=True, buf_size=512).pack(value)
+    return packed
 
 
 def _check_keys(value: object) -> None:

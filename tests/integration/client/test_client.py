@@ -84,13 +84,14 @@ async def test_limits_are_named(store: Store, fresh: EmbeddedServer) -> None:
             await client.invoke("shop-ship", data={"x": "y" * 200})
 
 
-async def test_sends_of_one_turn_share_a_round_trip(client: Client, hands: Hands) -> None:
+async def test_sends_of_one_turn_share_round_trips(client: Client, hands: Hands) -> None:
     await client.send(Event(name="a/b"))
     gateway: Any = client._connections.ready()
     counters = gateway.store.server.counters
     before = counters.round_trips
     await asyncio.gather(*(client.send(Event(name="a/b")) for _ in range(100)))
-    assert counters.round_trips - before <= 2
+    # The first leaves at once. With it the others of its shard have waited; those of other shards leave together, and so do the rest.
+    assert counters.round_trips - before <= (2 if len(gateway.store.shards) == 1 else 4)
     assert len(await hands.entries()) == 101
 
 

@@ -32,6 +32,25 @@ async def test_commands_of_one_turn_are_one_round_trip(redis: EmbeddedServer) ->
     await wire.aclose()
 
 
+async def test_a_call_that_is_pushed_leaves_at_once_unless_replies_are_owed(
+    redis: EmbeddedServer,
+) -> None:
+    wire = await dial(redis.url)
+    before = wire.counters.round_trips
+    first = wire.call("INCR", "n")
+    wire.push()
+    assert wire.counters.round_trips - before == 1
+    others = []
+    for _ in range(3):
+        others.append(wire.call("INCR", "n"))
+        wire.push()
+    assert wire.counters.round_trips - before == 1, "they wait for each other"
+    assert await asyncio.gather(first, *others) == [1, 2, 3, 4]
+    assert wire.counters.round_trips - before == 2
+    redis.command("FLUSHALL")
+    await wire.aclose()
+
+
 async def test_argument_kinds_and_binary_safety(redis: EmbeddedServer) -> None:
     wire = await dial(redis.url)
     blob = bytes(range(256)) * 1000

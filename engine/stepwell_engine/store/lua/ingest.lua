@@ -12,12 +12,16 @@ for i = 1, count do
   own = own or ARGV[5 + i * 6] ~= ''
 end
 
--- Without ids of the senders' own the reply is known by now: it is remembered by the write that asks whether there is one already.
+-- Without ids of the senders' own the reply is known by now: its time chars are remembered by the write that asks whether there are any already.
 local length = redis.call('XLEN', k_events())
 local full = length + count > tonumber(ARGV[4])
-local new = not own and not full and redis.call('SET', k_send(seed), cmsgpack.pack(reply), 'NX', 'PX', ARGV[3])
+local new = not own and not full and redis.call('SET', k_send(seed), stamp, 'NX', 'PX', ARGV[3])
 local remembered = not new and redis.call('GET', k_send(seed))
-if remembered then return cmsgpack.unpack(remembered) end
+if remembered then
+  if #remembered > #stamp then return cmsgpack.unpack(remembered) end
+  reply[1] = remembered
+  return reply
+end
 if full then return redis.error_reply('FULL ' .. length) end
 
 local horizon = tonumber(ARGV[5])

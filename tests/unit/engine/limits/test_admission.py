@@ -32,8 +32,8 @@ def rate(key=None):
 def test_a_function_without_flow_control_is_plain():
     made = function(retries={}, singleton=None)
     assert made.flow is None
-    assert TriggerIndex([made]).route("e").plain(0)
-    assert not TriggerIndex([function(**rate())]).route("e").plain(0)
+    assert TriggerIndex([made]).route("e").home == 0
+    assert TriggerIndex([function(**rate())]).route("e").home == -1
 
 
 def test_an_unreadable_option_is_an_error_of_the_function():
