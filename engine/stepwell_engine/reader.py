@@ -84,6 +84,7 @@ class Reader:
         self._last = 0.0
         self._tasks: dict[asyncio.Task[None], tuple[Ids, asyncio.TimerHandle]] = {}
         self._cursors: dict[str, bytes] = {}
+        self._handled_some: asyncio.Future[None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -120,9 +121,22 @@ class Reader:
         )  # fmt: skip
         if reply:
             entries = self._start([(key.decode(), rows) for key, rows in reply], asked)
-            # What is begun leaves first: in an idle system each event would wait for this loop to ask for the next.
-            await asyncio.sleep(0)
+            await self._make_way(entries)
             self._pace(entries)
+
+    async def _make_way(self, entries: int) -> None:
+        """Let go first what was begun. Of few entries, while little comes, until it is handled, or for a moment: the server may have to
+        share this very core, and would hear of them after the question for more."""
+        if entries >= _SMALL or self._quick >= _QUICK_READS or not self._tasks:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        self._handled_some = loop.create_future()
+        timer = loop.call_later(_GATHER_S, _wake, self._handled_some)
+        try:
+            await self._handled_some
+        finally:
+            timer.cancel()
 
     def _pace(self, entries: int) -> None:
         now = boot_seconds()
@@ -246,12 +260,19 @@ class Reader:
     def _ended(self, task: asyncio.Task[None]) -> None:
         _, timer = self._tasks.pop(task)
         timer.cancel()
+        if self._handled_some is not None:
+            _wake(self._handled_some)
 
     def _adapt(self, entries: int, size: int) -> None:
         """Read fewer at a time when events are large: hundreds of 3 MiB would not fit a process."""
         if size * 2 > _READ_BYTES or self._count < _COUNT:
             wanted = _READ_BYTES * entries // max(size, 1)
             self._count = max(_LEAST, min(_COUNT, wanted, self._count * 2))
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _warn_stale(ids: Ids) -> None:

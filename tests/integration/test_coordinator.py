@@ -314,6 +314,25 @@ async def test_a_batch_that_went_stale_is_left_to_who_claimed_it(one: World) -> 
     assert await one.record(event) is None
 
 
+async def test_what_takes_long_to_handle_does_not_hold_up_the_next_read(one: World) -> None:
+    seen: list[Read] = []
+    go_on = asyncio.Event()
+
+    async def handle(read: Read) -> None:
+        seen.append(read)
+        await go_on.wait()
+
+    reader = Reader(one.store, [0], "x", handle, Metrics())
+    await reader.prepare()
+    for _ in range(3):
+        await one.send(Event("order/created"))
+        await reader.read()
+    assert len(seen) == 3
+    go_on.set()
+    await reader.drain()
+    assert not reader.busy
+
+
 async def test_a_batch_that_goes_stale_while_it_is_handled_is_left_as_well(
     one: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

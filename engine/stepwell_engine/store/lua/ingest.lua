@@ -5,7 +5,7 @@
 -- Returns {time chars of the ids, {id of the first event for a duplicate, else ''}...}; error FULL when the stream is at its length.
 --- include time, ulid
 local seed, count = ARGV[2], tonumber(ARGV[6])
-local stamp, at = ulid_time(NOW), digits(NOW_US)
+local stamp, at = ulid_time(NOW), string.format('%d', NOW_US)
 local reply, own = { stamp }, false
 for i = 1, count do
   reply[i + 1] = ''

@@ -11,7 +11,7 @@ local want, budget, suspects = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(AR
 local out, count = {}, 0
 -- Keys that are parked on the way bring nothing: a call looks at so many, and rings for the rest.
 local visits = 300
-local expiries, expiry = {}, string.format('%.0f', NOW + lease_ms)
+local expiries, expiry = {}, string.format('%d', NOW + lease_ms)
 
 -- Whether the item was leased: what ended meanwhile, or may not begin any more, is nobody's.
 local function take(item, suspect)
