@@ -151,11 +151,16 @@ class Node:
         ident, first, second = wire.call("CLIENT", "ID"), wire.call(*block), wire.call(*then)
         ident.add_done_callback(noted)
         self._standing = wire, ident
+        loop = asyncio.get_running_loop()
+        timers = [
+            loop.call_later(self._settings.connect_timeout, _give_up, wire, ident),
+            loop.call_later(timeout, _give_up, wire, second),
+        ]
         try:
-            # Waiting cancels nothing: what has come is not dropped for a timer that came with it, after the loop was blocked for long.
-            await _answered(ident, limit=self._settings.connect_timeout)
-            await _answered(second, limit=timeout)  # and `first`: replies come in order
-            found = None if second.exception() else second.result()
+            try:
+                found = await second  # and `first`: replies come in order
+            except Exception:  # noqa: BLE001 - its own, or of the connection: then `first` has it too
+                found = None
             if first.exception() is not None and not found:
                 await first
         except BaseException as error:
@@ -165,11 +170,11 @@ class Node:
             if isinstance(error, RETRYABLE):
                 self.hold()
                 raise final(self.endpoint, error) from error
-            if isinstance(error, TimeoutError):
-                raise unavailable(self.endpoint, "a blocking call got no reply") from error
             raise
         finally:
             self._standing = None
+            for timer in timers:
+                timer.cancel()
         self.give(label, wire)
         return (None if first.exception() else first.result()), found
 
@@ -270,14 +275,14 @@ class Node:
         return uniform(delay / 2, delay)
 
 
-async def _answered(call: asyncio.Future[Any], *, limit: float) -> None:
-    """Wait for a reply; TimeoutError. A loop that was blocked meanwhile reads first what has come."""
-    await asyncio.wait((call,), timeout=limit)
-    for _ in range(3):
-        if call.done():
-            return
-        await asyncio.sleep(0)
-    raise TimeoutError
+def _give_up(wire: Wire, call: asyncio.Future[Any], turns: int = 3) -> None:
+    """Drop a connection that owes a reply. A loop that was blocked meanwhile reads first what has come."""
+    if call.done():
+        return
+    if turns:
+        asyncio.get_running_loop().call_soon(_give_up, wire, call, turns - 1)
+    else:
+        wire.abort("a blocking call got no reply")
 
 
 def ask(wire: Wire) -> None:
