@@ -24,6 +24,7 @@ from stepwell_engine.reader import Read, Reader
 from stepwell_engine.recovery import Recovery
 from stepwell_engine.registry import Registry
 from stepwell_engine.retention import MIN_RETENTION_MS, SWEEP_BOUND, Retention
+from stepwell_engine.standing import StandingFanout
 from stepwell_engine.store.store import Store
 from stepwell_engine.timers import Timer
 
@@ -162,10 +163,11 @@ class Coordinator:
 
     def _make_readers(self) -> list[Reader]:
         shard_of = {shard.keys.root: i for i, shard in enumerate(self._store.shards)}
+        standing = StandingFanout(self._store, self.registry, self.metrics)
         return [
             Reader(
                 self._store, [shard_of[root] for root in roots], self.id, self._handle, self.metrics,
-                block_ms=self._settings.block_ms, claim_ms=self._settings.claim_ms,
+                block_ms=self._settings.block_ms, claim_ms=self._settings.claim_ms, standing=standing,
             )
             for roots in self._store.server.same_node(shard_of)
         ]  # fmt: skip

@@ -11,7 +11,10 @@ from redis.exceptions import ResponseError
 from stepwell_engine.fanout import GROUP
 from stepwell_engine.loop import boot_seconds
 from stepwell_engine.metrics import Metrics
+from stepwell_engine.standing import StandingFanout
+from stepwell_engine.store.nodes import REPLY_SLACK
 from stepwell_engine.store.store import Store
+from stepwell_engine.store.wire import Arg
 
 STALE_S: Final = 30.0
 """Age above which a read batch is dropped: this process was stopped, and another has claimed it."""
@@ -66,6 +69,7 @@ class Reader:
         *,
         block_ms: int = 5_000,
         claim_ms: int = 15_000,
+        standing: StandingFanout | None = None,
     ) -> None:
         self._store = store
         self._consumer = consumer
@@ -73,6 +77,7 @@ class Reader:
         self._metrics = metrics
         self._block_ms = block_ms
         self._claim_ms = claim_ms
+        self._standing = standing
         self._root = store.keys(shards[0]).root
         self._streams: dict[str, tuple[int, bool]] = {}
         for shard in shards:
@@ -84,6 +89,7 @@ class Reader:
         self._last = 0.0
         self._tasks: dict[asyncio.Task[None], tuple[Ids, asyncio.TimerHandle]] = {}
         self._cursors: dict[str, bytes] = {}
+        self._last_event = b"0-0"
         self._handled_some: asyncio.Future[None] | None = None
 
     @property
@@ -110,19 +116,37 @@ class Reader:
         if self._quick >= _QUICK_READS:
             await asyncio.sleep(_GATHER_S)
         asked = boot_seconds()
-        reply = await self._call_group(
-            lambda: self._store.server.blocking(
-                self._root,
-                "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._count, "BLOCK", self._block_ms,
-                "STREAMS", *self._streams, *([">"] * len(self._streams)),
-                timeout=self._block_ms / 1000,
-                label="streams",
-            )
-        )  # fmt: skip
+        reply = await self._call_group(self._ask)
         if reply:
             entries = self._start([(key.decode(), rows) for key, rows in reply], asked)
             await self._make_way(entries)
             self._pace(entries)
+
+    async def _ask(self) -> Any:
+        """XREADGROUP's reply, without what was handled in the server. While little comes, a fan-out stands behind the question."""
+        question: tuple[Arg, ...] = (
+            "XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", self._count, "BLOCK", self._block_ms,
+            "STREAMS", *self._streams, *([">"] * len(self._streams)),
+        )  # fmt: skip
+        standing, seconds = self._standing, self._block_ms / 1000
+        then = None
+        if standing is not None and self._quick < _QUICK_READS:
+            then = await standing.command(self._consumer, self._last_event)
+        done: set[bytes] = set()
+        if standing is None or standing.node is None or then is None:
+            reply = await self._store.server.blocking(
+                self._root, *question, timeout=seconds, label="streams"
+            )
+        else:
+            reply, told = await standing.node.stand(
+                question, then, timeout=seconds + REPLY_SLACK, label="streams"
+            )
+            done = standing.arrived(told)
+        for key, rows in reply or ():
+            if self._streams[key.decode()][1]:
+                self._last_event = rows[-1][0]
+                rows[:] = [row for row in rows if row[0] not in done] if done else rows
+        return reply
 
     async def _make_way(self, entries: int) -> None:
         """Let go first what was begun. Of few entries, while little comes, until it is handled, or for a moment: the server may have to
@@ -238,6 +262,8 @@ class Reader:
         self._adapt(len(ids), size)
         # Its age counts from the question: the answer may have lain in the socket of a stopped process.
         left = read.left
+        if not ids:
+            return 0
         if left <= 0:
             _warn_stale(ids)
             return len(ids)

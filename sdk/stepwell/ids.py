@@ -4,7 +4,7 @@ Everything that must be the same on redelivery is a hash of its causes, never ra
 """
 
 from functools import lru_cache
-from hashlib import blake2b
+from hashlib import blake2b, sha1
 from typing import Final
 
 ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -87,10 +87,18 @@ def event_entropy(seed: str, index: int) -> str:
     return _seed_chars(seed) + _PAIRS[index >> 10 & 1023] + _PAIRS[index & 1023]
 
 
+def function_cause(app_id: str, fn_id: str) -> str:
+    """A function as a cause of its runs' ids. The length of the app's id keeps ("a\0b", "c") and ("a", "b\0c") apart."""
+    return f"{len(app_id)}\0{app_id}\0{fn_id}"
+
+
 def run_entropy(event_id: str, app_id: str, fn_id: str, shard: int) -> str:
-    """The last 16 characters of a run's id: 14 of a hash of its causes, 2 of its shard (0-1023)."""
-    # The length of the app's id keeps ("a\0b", "c") and ("a", "b\0c") apart.
-    n = _bits80(f"{event_id}\0{len(app_id)}\0{app_id}\0{fn_id}".encode())
+    """The last 16 characters of a run's id: 14 of a hash of its causes, 2 of its shard (0-1023).
+
+    SHA-1, since the server's scripts have it too (arrive.lua).
+    """
+    causes = f"{event_id}\0{function_cause(app_id, fn_id)}".encode()
+    n = int.from_bytes(sha1(causes, usedforsecurity=False).digest()[:10], "big")
     return _chars16(n & ~1023 | _shard(shard))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 
-from stepwell.clock import VirtualClock
+from stepwell.clock import Clock, VirtualClock
 from stepwell.events import Event, encode_event
 from stepwell.ids import event_entropy, function_shard, run_id, step_key, ulid_ms
 from stepwell.serde.values import pack, unpack
@@ -39,13 +39,17 @@ def on_shard(shard: int) -> str:
 class World:
     """One namespace on a server, with shortcuts for what client and worker do."""
 
-    def __init__(self, store: Store, clock: VirtualClock) -> None:
+    def __init__(self, store: Store) -> None:
         self.store = store
-        self.clock = clock
+
+    @property
+    def clock(self) -> VirtualClock:
+        assert isinstance(self.store.clock, VirtualClock)
+        return self.store.clock
 
     async def functions(self, **configs: Mapping[str, Any]) -> dict[str, str]:
         rows = [(APP, fn, c) for fn, c in configs.items()]
-        numbers = await register(self.store, rows, self.clock.now_ms())
+        numbers = await register(self.store, rows, self.store.clock.now_ms())
         return {fn: number for (_, fn), number in numbers.items()}
 
     async def send(self, *events: Event, shard: int = 0, hashed: str = "") -> list[str]:
@@ -158,14 +162,18 @@ def delivered(run: Mapping[str, bytes], key: str) -> tuple[str, bytes] | None:
 
 
 @asynccontextmanager
-async def world(server: EmbeddedServer | EmbeddedCluster, shards: int = 1) -> AsyncIterator[World]:
+async def world(
+    server: EmbeddedServer | EmbeddedCluster, shards: int = 1, *, clock: Clock | None = None
+) -> AsyncIterator[World]:
     """A fresh namespace."""
-    clock = VirtualClock()
     store = await Store.open(
-        server.url, namespace=f"t{secrets.token_hex(6)}", shards=shards, clock=clock
+        server.url,
+        namespace=f"t{secrets.token_hex(6)}",
+        shards=shards,
+        clock=clock or VirtualClock(),
     )
     try:
-        yield World(store, clock)
+        yield World(store)
     finally:
         await store.aclose()
 

@@ -27,6 +27,17 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
         {"seed": "s", "events": [EVENT, EVENT], "max_len": 1, "dedupe_ms": 1, "deadline": None},
         {"kind": 2, "name": 2, "encoded": 2, "entropy": 2, "id_hash": 2, "extra": 2},
     ),
+    "arrive": (
+        {
+            "group": "g",
+            "consumer": "c",
+            "after": "0-0",
+            "most": 4,
+            "version": b"3",
+            "names": ["name", 1, "1", "app", "3\0app\0fn", "other", 1, "2", "app", "3\0app\0fn"],
+        },
+        {"name": 2, "functions": 2, "fn": 2, "lane": 2, "cause...": 2},
+    ),
     "fanout": (
         {
             "group": "g",

@@ -26,7 +26,7 @@ from stepwell_engine.store.server_info import ServerInfo, read, read_loaded
 from stepwell_engine.store.url import Endpoint, ServerUrlError, Target, parse
 from stepwell_engine.store.wire import Arg, Counters
 
-_REPLY_SLACK: Final = 5.0  # seconds a blocking reply may be late before its connection is given up
+REPLY_SLACK: Final = 5.0  # seconds a blocking reply may be late before its connection is given up
 _REFRESH_EVERY: Final = 0.5  # seconds between two readings of the slot table, at least
 _MAX_HOPS: Final = 5  # MOVED replies in a row before a backoff: two nodes disagree
 _MAX_LOADS: Final = 3  # NOSCRIPT replies in a row before we believe them
@@ -166,7 +166,7 @@ class Server:
             try:
                 if asking:
                     ask(wire)
-                async with asyncio.timeout(timeout + _REPLY_SLACK):
+                async with asyncio.timeout(timeout + REPLY_SLACK):
                     reply = await wire.call(*args)
             except AskError as error:
                 node.give(label, wire)

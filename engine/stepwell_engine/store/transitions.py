@@ -89,6 +89,20 @@ class Transitions:
         reply = await self._call("fanout", *head, *run_args(runs), push=True)
         return int(reply) if guard is None or guard.holds(reply) else None
 
+    def arrive(
+        self, group: str, consumer: str, after: Arg, most: int, version: bytes, names: Iterable[Arg]
+    ) -> Awaitable[list[Any]]:
+        """Create the runs of what `consumer` was delivered after that entry. For standing.py, which has `names` and reads the reply."""
+        offset = self._clock.offset_ms
+        return self._call("arrive", offset, group, consumer, after, most, version, *names)
+
+    def arrive_command(
+        self, group: str, consumer: str, after: Arg, most: int, version: bytes, names: Iterable[Arg]
+    ) -> tuple[Script, list[Arg]]:
+        """`arrive` for a connection of the caller's: its script, and what goes behind `Loaded.calling`."""
+        argv = [1, *self._root, 0, group, consumer, after, most, version, *names]
+        return self._scripts["arrive"], argv
+
     async def admit(
         self,
         group: str,
@@ -394,7 +408,7 @@ class Transitions:
 
 
 NAMES = (
-    "ingest", "fanout", "admit", "close", "plan", "lease", "commit", "record", "returned", "due", "renew",
+    "ingest", "arrive", "fanout", "admit", "close", "plan", "lease", "commit", "record", "returned", "due", "renew",
     "expired", "reclaim", "started", "awaited", "candidates", "resolve", "cancel",
     "signal_reserve", "signal_send", "signal_free", "namespace", "register", "watch", "sweep",
     "forget_consumers", "remember", "recent", "configure", "permit", "tick", "answered",
