@@ -5,10 +5,14 @@ function's first line. It is an advance, not a promise: what arrive.lua leaves i
 coordinator is at work.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from redis.exceptions import ResponseError
+
 from stepwell.clock import SystemClock
+from stepwell.errors import ServerAuthError
 from stepwell.ids import function_cause
 from stepwell_engine.fanout import GROUP
 from stepwell_engine.metrics import Metrics
@@ -22,6 +26,9 @@ from stepwell_engine.triggers import INTERNAL
 MOST: Final = 4
 # They are sent with each question; with more, or wildcards alone, all is left to the coordinator.
 _FUNCTIONS: Final = 50
+_DEADLINE: Final = 5.0  # seconds
+
+logger = logging.getLogger("stepwell.coordinator")
 
 
 class Arrived(NamedTuple):
@@ -68,7 +75,13 @@ class StandingFanout:
         what = GROUP, consumer, after, MOST, version, self._names
         if not self._loaded:
             # Then the server has it, also after FUNCTION FLUSH. Here it finds nothing.
-            self.arrived(await self._shard.arrive(*what))
+            try:
+                self.arrived(await self._shard.arrive(*what, deadline=_DEADLINE))
+            except (ResponseError, ServerAuthError) as error:
+                # An ACL, say. What is no more than an advance must not keep events from being read.
+                logger.warning("the server may not fan out events by itself: %s", error)
+                self.node = None
+                return None
         script, argv = self._shard.arrive_command(*what)
         return [*self.node.scripts.calling(script), *argv]
 

@@ -199,3 +199,21 @@ async def test_a_coordinator_that_has_stopped_starts_nothing(w: World, handed: l
     async with coordinator(w) as c:
         await settled(c)
         assert await created(w, event, "ship")
+
+
+async def test_a_user_who_may_not_run_it_has_the_coordinator(
+    w: World, server: EmbeddedServer, handed: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    await w.functions(ship=config("order/created"))
+    async with coordinator(w) as c:
+        await warm(w, c, handed)
+        server.command("ACL", "SETUSER", "default", "-xpending")
+        try:
+            for _ in range(3):
+                (event,) = await w.send(CREATED)
+                await settled(c)
+                assert await created(w, event, "ship")
+        finally:
+            server.command("ACL", "SETUSER", "default", "+@all")
+    assert handed == ["order/created"] * 3
+    assert caplog.text.count("may not fan out events by itself") == 1

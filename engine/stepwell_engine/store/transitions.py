@@ -90,11 +90,12 @@ class Transitions:
         return int(reply) if guard is None or guard.holds(reply) else None
 
     def arrive(
-        self, group: str, consumer: str, after: Arg, most: int, version: bytes, names: Iterable[Arg]
-    ) -> Awaitable[list[Any]]:
+        self, group: str, consumer: str, after: Arg, most: int, version: bytes, names: Iterable[Arg], *,
+        deadline: float | None = None,
+    ) -> Awaitable[list[Any]]:  # fmt: skip
         """Create the runs of what `consumer` was delivered after that entry. For standing.py, which has `names` and reads the reply."""
-        offset = self._clock.offset_ms
-        return self._call("arrive", offset, group, consumer, after, most, version, *names)
+        args = group, consumer, after, most, version, *names
+        return self._call("arrive", self._clock.offset_ms, *args, deadline=deadline)
 
     def arrive_command(
         self, group: str, consumer: str, after: Arg, most: int, version: bytes, names: Iterable[Arg]
