@@ -259,7 +259,8 @@ class Fanout:
             made = await shard.fanout(GROUP, acks, records, runs, record_ttl_ms=ttl, guard=guard)
             if made is None:
                 return False
-            counts = Counter(run.number for run in runs)
+            # None: all were there, or another has handled their entries.
+            counts = Counter(run.number for run in runs if made)
         for number_, count in counts.items():
             function = self._registry.numbered(number_)
             app, fn = (function.app, function.fn) if function else ("", "")

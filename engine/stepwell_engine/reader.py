@@ -111,8 +111,7 @@ class Reader:
 
     async def read(self) -> None:
         """Wait for new entries and start to handle them. Raises ServerError."""
-        while len(self._tasks) >= _IN_FLIGHT:  # before it is read: what is not handled ages
-            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        await self._room()
         if self._quick >= _QUICK_READS:
             await asyncio.sleep(_GATHER_S)
         asked = boot_seconds()
@@ -121,6 +120,11 @@ class Reader:
             entries = self._start([(key.decode(), rows) for key, rows in reply], asked)
             await self._make_way(entries)
             self._pace(entries)
+
+    async def _room(self) -> None:
+        """Wait until one more read may be handled: before it is read, since what is not handled ages."""
+        while len(self._tasks) >= _IN_FLIGHT:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def _ask(self) -> Any:
         """XREADGROUP's reply, without what was handled in the server. While little comes, a fan-out stands behind the question."""
@@ -170,6 +174,7 @@ class Reader:
 
     async def claim(self) -> None:
         """Take over entries whose reader went silent. Raises ServerError."""
+        await self._room()
         found: list[tuple[str, list[Row]]] = []
         asked = boot_seconds()
         for stream in self._streams:
@@ -259,11 +264,11 @@ class Reader:
             for sid, flat in rows:
                 ids.add((stream, sid))
                 size += len(flat[9]) if len(flat) > 9 else 0
+        if not ids:
+            return 0
         self._adapt(len(ids), size)
         # Its age counts from the question: the answer may have lain in the socket of a stopped process.
         left = read.left
-        if not ids:
-            return 0
         if left <= 0:
             _warn_stale(ids)
             return len(ids)
@@ -277,7 +282,7 @@ class Reader:
         try:
             await self._handle(read)
         except asyncio.CancelledError:
-            if read.left > 0:
+            if read.left > 0.1:  # a timer may be early
                 raise
             _warn_stale(ids)
         except Exception:

@@ -7,10 +7,11 @@ import pytest
 
 from stepwell.clock import SystemClock
 from stepwell.events import Event
-from stepwell_engine.coordinator import Coordinator
+from stepwell_engine.coordinator import Coordinator, Settings
 from stepwell_engine.embedded import EmbeddedServer
 from stepwell_engine.entries import Batch
 from stepwell_engine.fanout import Fanout
+from stepwell_engine.reader import Reader
 from tests.integration.coordination import (
     APP,
     World,
@@ -202,7 +203,7 @@ async def test_a_coordinator_that_has_stopped_starts_nothing(w: World, handed: l
 
 
 async def test_a_user_who_may_not_run_it_has_the_coordinator(
-    w: World, server: EmbeddedServer, handed: list[str], caplog: pytest.LogCaptureFixture
+    w: World, server: EmbeddedServer, handed: list[str]
 ) -> None:
     await w.functions(ship=config("order/created"))
     async with coordinator(w) as c:
@@ -216,4 +217,68 @@ async def test_a_user_who_may_not_run_it_has_the_coordinator(
         finally:
             server.command("ACL", "SETUSER", "default", "+@all")
     assert handed == ["order/created"] * 3
-    assert caplog.text.count("may not fan out events by itself") == 1
+
+
+async def test_a_stream_that_was_deleted_is_made_anew_at_once(
+    w: World, server: EmbeddedServer, handed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[None] = []
+    read = Reader.read
+
+    async def counted(reader: Reader) -> None:
+        reads.append(None)
+        await read(reader)
+
+    monkeypatch.setattr(Reader, "read", counted)
+    await w.functions(ship=config("order/created"))
+    async with coordinator(w, settings=Settings(block_ms=1_000)) as c:
+        await warm(w, c, handed)
+        await w.send(CREATED)
+        await settled(c)
+        reads.clear()
+        server.command("FLUSHALL")
+        await w.functions(ship=config("order/created"))
+        (event,) = await w.send(CREATED)
+
+        async def there() -> bool:
+            return await created(w, event, "ship")
+
+        await until(there)
+        assert len(reads) < 20, "it does not spin, and nobody else had to make it"
+
+
+async def test_a_server_that_wants_replicas_is_waited_for(
+    w: World, server: EmbeddedServer, handed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[Exception] = []
+    ask = Reader._ask
+
+    async def noted(reader: Reader) -> object:
+        try:
+            return await ask(reader)
+        except Exception as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(Reader, "_ask", noted)
+    await w.functions(ship=config("order/created"))
+    async with coordinator(w, settings=Settings(block_ms=100)) as c:
+        await warm(w, c, handed)
+        await w.send(CREATED)
+        await settled(c)
+        server.command("CONFIG", "SET", "min-replicas-to-write", "1")
+        try:
+
+            async def told() -> bool:
+                return bool(refused)
+
+            await until(told)
+        finally:
+            server.command("CONFIG", "SET", "min-replicas-to-write", "0")
+        (event,) = await w.send(CREATED)
+
+        async def there() -> bool:
+            return await created(w, event, "ship")
+
+        await until(there)
+        assert len(refused) < 20

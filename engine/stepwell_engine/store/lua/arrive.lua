@@ -2,11 +2,12 @@
 -- KEYS root
 -- ARGV offset group consumer after most version [name functions [fn lane cause]...]...
 -- For namespaces with one shard. Names: those of which all that is known is that these functions want them, whatever they hold, without flow control;
--- nobody looks back for them (standing.py). It does what fanout.lua would be asked to do. An entry that differs in any way (a time of its own, a name
--- that is waited for, an internal one), and more than `most` of them, are left to the coordinator, which they were delivered to.
--- After: the last entry that the consumer knows of; older ones it handles itself, or has left.
+-- nobody looks back for them (standing.py). It does what fanout.lua would be asked to do. An entry that differs in any way (a time of its own, a
+-- name that is waited for, an internal one, one that can't be read) is left to the coordinator, which it was delivered to, and so is what comes
+-- after it, for their order; all are if they are more than `most`. After: the last entry that the coordinator knows of; older ones are its own affair.
+-- Nothing is written before all is checked: a run that is half made would be taken for made.
 -- Again, late, or after a lost reply: what is handled is deleted, and a run that exists is not made anew.
--- Returns {entry handled...}, {fn, how many of its runs began...}.
+-- Returns nothing, or {entry handled...}, {fn, how many of its runs began...}.
 --- include create, entropy
 local consumers, most = ARGV[2], tonumber(ARGV[5])
 
@@ -36,38 +37,49 @@ local function timeless(name, data)
   return string.byte(data, at) == 0
 end
 
--- An entry's runs; false when it is left. fields: k i n t d x, each with its value.
-local began = {}
-local function arrive(entry, fields)
-  local event, name, data = fields[4], fields[6], fields[10]
-  if fields[2] ~= 'u' then return false end
+-- An entry as it is wanted, or nil when it is left. fields: k i n t d x, each with its value.
+local function simple(fields)
+  if #fields ~= 12 or fields[2] ~= 'u' then return end
+  local event, name, us = fields[4], fields[6], fields[8]
+  if #event ~= 26 or not string.find(event, '^[0-7][0-9A-HJKMNP-TV-Z]+$') or not string.find(us, '^%d%d%d%d+$') then return end
   local at, n = wanted(name)
-  if not at or not timeless(name, data) or #redis.call('HKEYS', k_wait_paths(name)) > 0 then return false end
-  local created, order = string.sub(fields[8], 1, -4), tonumber(string.match(entry, '%-(%d+)$'))
-  if order > 0 then created = created .. string.format('.%03d', math.min(order, 999)) end
-  for o = at, at + n * 3 - 1, 3 do
-    local fn = ARGV[o]
-    local run = string.sub(event, 1, 10) .. run_entropy(event, ARGV[o + 2])
-    began[fn] = (began[fn] or 0) + create(group(fn, ARGV[o + 1], '0', '', '', ''), run, event .. data, created, false)
-  end
-  return true
+  if not at or not timeless(name, fields[10]) or #redis.call('HKEYS', k_wait_paths(name)) > 0 then return end
+  return { id = event, data = fields[10], ms = string.sub(us, 1, -4), from = at, to = at + n * 3 - 1 }
 end
 
-if redis.call('GET', k_functions_version()) ~= ARGV[6] then return { {}, {} } end
+if redis.call('GET', k_functions_version()) ~= ARGV[6] then return {} end
 local pending = redis.call('XPENDING', k_events(), consumers, '(' .. ARGV[4], '+', most + 1, ARGV[3])
-local handled, counts = {}, {}
-if #pending <= most then
-  for _, p in ipairs(pending) do
-    local entry = p[1]
-    local row = redis.call('XRANGE', k_events(), entry, entry)[1]
-    if row and arrive(entry, row[2]) then handled[#handled + 1] = entry end
+if #pending > most then return {} end
+local handled, events = {}, {}
+for _, p in ipairs(pending) do
+  local row = redis.call('XRANGE', k_events(), p[1], p[1])[1]
+  -- One that was deleted is nobody's.
+  if row then
+    local event = simple(row[2])
+    if event then
+      event.order = math.min(tonumber(string.match(p[1], '%-(%d+)$')), 999)
+      handled[#handled + 1] = p[1]
+      events[#events + 1] = event
+    elseif not string.find(row[2][2], '^[wfls]$') then
+      -- Wake-ups, ends, look-backs and skips come between events, and have no place among them.
+      break
+    end
   end
 end
-if #handled > 0 then
-  redis.call('XACK', k_events(), consumers, unpack(handled))
-  redis.call('XDEL', k_events(), unpack(handled))
-  enter()
+if #handled == 0 then return {} end
+
+local began, counts = {}, {}
+for _, e in ipairs(events) do
+  local place = e.order > 0 and e.ms .. string.format('.%03d', e.order) or e.ms
+  for o = e.from, e.to, 3 do
+    local fn = ARGV[o]
+    local run = string.sub(e.id, 1, 10) .. run_entropy(e.id, ARGV[o + 2])
+    began[fn] = (began[fn] or 0) + create(group(fn, ARGV[o + 1], '0', '', '', ''), run, e.id .. e.data, place, false)
+  end
 end
+redis.call('XACK', k_events(), consumers, unpack(handled))
+redis.call('XDEL', k_events(), unpack(handled))
+enter()
 for fn, n in pairs(began) do
   counts[#counts + 1] = fn
   counts[#counts + 1] = n
