@@ -49,7 +49,7 @@ class Settings:
     block_ms: int = 5_000
     claim_ms: int = 15_000
     sweep_every_ms: int = 60_000
-    sample_every_ms: int = 15_000
+    sample_every_ms: int = 20_000
 
 
 class Coordinator:

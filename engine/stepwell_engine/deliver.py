@@ -77,19 +77,25 @@ class Delivery:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def retry(self) -> None:
-        """Try once more what was set aside. Raises ServerError."""
+        """Try once more what was set aside, and count what is left. Raises ServerError."""
+        left, whole = 0, True
         for shard in range(len(self._store.shards)):
             async for kept in undelivered(self._store, shard):
+                left += 1
                 try:
                     async with asyncio.timeout(_LATE_S):
                         await self._deliver(shard, kept.flat)
                 except TROUBLE as error:
                     logger.warning("what shard %d has set aside: %s", shard, error)
+                    whole = False
                     break
                 except Exception as error:  # noqa: BLE001  it was logged when it was set aside
                     logger.debug("outbox entry %s of shard %d: %r", kept.sid, shard, error)
                 else:
                     await self._settle(shard, kept.sid)
+                    left -= 1
+        if whole:
+            self._metrics.deliveries_kept.set(left)
 
     async def _settle(self, shard: int, sid: bytes) -> None:
         keys = self._store.keys(shard)
@@ -159,6 +165,7 @@ class Delivery:
             )  # fmt: skip
             kept = pack([flat, f"{type(error).__name__}: {error}"[:_TEXT]])
             await self._store.shards[shard].set_aside(GROUP, sid, kept)
+            self._metrics.deliveries_kept.inc()
 
     async def _strike(self, shard: int, done: Sequence[bytes]) -> None:
         if not done:

@@ -33,7 +33,9 @@ def make_client(url: str, _: Any = None, *, shards: int) -> stepwell.Client:
 
 def commands(url: str, shards: int) -> dict[str, float]:
     """Commands a second of the coordinator's and the worker's process."""
-    with Fleet(workers=1) as fleet, Redis.from_url(url, protocol=2, decode_responses=True) as redis:
+    # Idle processes may well say nothing for longer than a client waits by default.
+    patient: dict[str, Any] = {"decode_responses": True, "socket_timeout": 2 * WINDOW}
+    with Fleet(workers=1) as fleet, Redis.from_url(url, protocol=2, **patient) as redis:
         fleet.servant(program.coordinator, url, shards)
         fleet.worker(program.worker, url, None, partial(make_client, shards=shards))
         fleet.producer(program.nobody)
