@@ -1,7 +1,6 @@
 """The fan-out that stands behind a coordinator's question: on the real clock, which alone has it."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
 
 import pytest
 
@@ -69,6 +68,13 @@ def started(c: Coordinator, fn: str) -> float | None:
 
 async def created(w: World, event: str, *fns: str) -> bool:
     return all([(await w.run(w.run_of(event, fn))).get("st") == b"q" for fn in fns])
+
+
+async def becomes_a_run(w: World, event: str) -> None:
+    async def there() -> bool:
+        return await created(w, event, "ship")
+
+    await until(there)
 
 
 async def test_simple_events_become_runs_without_the_coordinator(
@@ -179,12 +185,8 @@ async def test_a_lost_connection_loses_nothing(
                 if fields["name"].endswith(":streams"):
                     killed += server.command("CLIENT", "KILL", "ID", fields["id"])
             (event,) = await w.send(CREATED)
-
-            async def there(event: str = event) -> Any:
-                return await created(w, event, "ship")
-
             assert killed == 1
-            await until(there)
+            await becomes_a_run(w, event)
             await settled(c)
         assert started(c, "ship") == 3
 
@@ -239,11 +241,7 @@ async def test_a_stream_that_was_deleted_is_made_anew_at_once(
         server.command("FLUSHALL")
         await w.functions(ship=config("order/created"))
         (event,) = await w.send(CREATED)
-
-        async def there() -> bool:
-            return await created(w, event, "ship")
-
-        await until(there)
+        await becomes_a_run(w, event)
         assert len(reads) < 20, "it does not spin, and nobody else had to make it"
 
 
@@ -276,9 +274,5 @@ async def test_a_server_that_wants_replicas_is_waited_for(
         finally:
             server.command("CONFIG", "SET", "min-replicas-to-write", "0")
         (event,) = await w.send(CREATED)
-
-        async def there() -> bool:
-            return await created(w, event, "ship")
-
-        await until(there)
+        await becomes_a_run(w, event)
         assert len(refused) < 20
