@@ -122,9 +122,7 @@ class Fanout:
         """Count the runs that handled entries tell were cancelled."""
         for told in (each for batch in batches for each in batch.cancelled):
             number, _, reason = told.partition(" ")
-            function = self._registry.numbered(number)
-            names = (function.app, function.fn) if function else ("", "")
-            self._metrics.run_cancelled(*names, reason)
+            self._metrics.run_cancelled(*self._registry.names(number), reason)
 
     async def poison(self, shard: int, entry: Entry, why: str) -> None:
         """Give an entry up: its record says why, and it is acknowledged."""
@@ -261,10 +259,8 @@ class Fanout:
                 return False
             # None: all were there, or another has handled their entries.
             counts = Counter(run.number for run in runs if made)
-        for number_, count in counts.items():
-            function = self._registry.numbered(number_)
-            app, fn = (function.app, function.fn) if function else ("", "")
-            self._metrics.runs_started.labels(app, fn).inc(count)
+        for number, count in counts.items():
+            self._metrics.runs_started.labels(*self._registry.names(number)).inc(count)
         return True
 
     async def _special(self, works: list[Work], awaited: Awaited, *, noted: bool) -> None:

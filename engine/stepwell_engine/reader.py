@@ -149,7 +149,8 @@ class Reader:
         for key, rows in reply or ():
             if self._streams[key.decode()][1]:
                 self._last_event = rows[-1][0]
-                rows[:] = [row for row in rows if row[0] not in done] if done else rows
+                if done:
+                    rows[:] = [row for row in rows if row[0] not in done]
         return reply
 
     async def _make_way(self, entries: int) -> None:

@@ -73,6 +73,11 @@ class Registry:
         """The function a run's hash names by its number."""
         return self._by_number.get(number)
 
+    def names(self, number: str) -> tuple[str, str]:
+        """App and id of the function of that number, for metrics; empty when it is not known."""
+        function = self._by_number.get(number)
+        return (function.app, function.fn) if function else ("", "")
+
     def all(self, *, removed: bool = False) -> list[RegisteredFunction]:
         """Every function; with `removed` also those that were removed, whose runs may go on."""
         return [f for f in self._by_id.values() if removed or not f.removed]

@@ -99,9 +99,7 @@ class StandingFanout:
         if done.entries:
             self._metrics.events_accepted.inc(len(done.entries))
         for number, count in done.runs.items():
-            function = self._registry.numbered(number)
-            app, fn = (function.app, function.fn) if function else ("", "")
-            self._metrics.runs_started.labels(app, fn).inc(count)
+            self._metrics.runs_started.labels(*self._registry.names(number)).inc(count)
         return done.entries
 
     def _fail(self) -> None:

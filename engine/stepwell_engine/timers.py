@@ -107,6 +107,4 @@ class Timer:
         for start in range(0, len(windows), _WINDOWS):
             started = await self._shard.close(windows[start : start + _WINDOWS])
             for number, count in Counter(started).items():
-                function = self._registry.numbered(number)
-                names = (function.app, function.fn) if function else ("", "")
-                self._metrics.runs_started.labels(*names).inc(count)
+                self._metrics.runs_started.labels(*self._registry.names(number)).inc(count)
